@@ -1,0 +1,50 @@
+"""Names that more than one part writes or reads: labels, annotations, mount paths, Redis keys."""
+
+from __future__ import annotations
+
+GROUP = "pilothouse.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "pilothouse-operator"
+
+LABEL_TENANT = f"{GROUP}/tenant"
+LABEL_REVISION = f"{GROUP}/revision"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+COMPONENT_WORKER = "worker"
+COMPONENT_GATEWAY = "gateway"
+ANNOTATION_CONFIG_HASH = f"{GROUP}/config-hash"
+
+WORKER_GRPC_PORT = 9090
+GATEWAY_HTTP_PORT = 8080
+GATEWAY_FLEET_PORT = 9090
+
+SYSTEM_NAMESPACE = "pilothouse-system"
+DEV_TOKEN_SECRET = "pilothouse-dev-tokens"  # noqa: S105 - the name of a Secret, not one
+"""Secret in the system namespace whose key ``signing-key`` signs development tokens (HS256)."""
+SRE_SERVICE_ACCOUNT = "pilothouse-sre"
+FLEET_AUDIENCE = "pilothouse-fleet"
+DEV_TOKEN_AUDIENCE = "pilothouse"  # noqa: S105 - an audience
+
+CONFIG_DIR = "/etc/pilothouse/config"
+"""Where a worker's Secret is mounted: ``config.json``, ``redis-url`` and ``secret.<name>.<key>`` files."""
+
+
+def secret_file(secret: str, key: str) -> str:
+    """File name under ``CONFIG_DIR`` of one key of a Secret that the tenant's objects refer to."""
+    return f"secret.{secret}.{key}"
+
+
+def worker_name(tenant: str) -> str:
+    """Name of a tenant's worker Deployment, Service, ServiceAccount, Secret, policy and budget."""
+    return f"{tenant}-worker"
+
+
+def events_key(tenant: str) -> str:
+    """Redis stream of a tenant's run events (proto ``RunEvent`` under field ``e``)."""
+    return f"{{{tenant}}}:events"
+
+
+def session_key(tenant: str, session: str, part: str) -> str:
+    """Redis key of one part of a session: ``short`` (messages) or ``worker`` (affinity)."""
+    return f"{{{tenant}:{session}}}:{part}"
