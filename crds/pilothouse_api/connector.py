@@ -1,0 +1,260 @@
+"""Connector: one enterprise system that a tenant's agent may act in, as the asking user."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from pilothouse_api.meta import (
+    AGE,
+    HTTPURL,
+    Column,
+    Duration,
+    Int,
+    Kind,
+    LocalRef,
+    Model,
+    Status,
+    about,
+    condition_column,
+)
+from pilothouse_api.rules import ListOf, Rule, Transition, immutable, matches
+
+ConnectorType = Literal["servicenow", "jira", "salesforce", "okta", "openapi", "mcp"]
+AuthMode = Literal["UserOAuth", "TokenExchange", "JWTBearer", "ServiceAccount"]
+
+Scope = Annotated[
+    str, Field(max_length=253), matches("[!#-~]+", "must be an OAuth scope without spaces, such as read:jira-work")
+]
+ToolGlob = Annotated[
+    str,
+    Field(max_length=128),
+    matches(r"[A-Za-z0-9_.*?/-]+", "must be a tool's name or a glob over names, such as issue.* or issue.delete"),
+]
+
+
+class OAuth(Model):
+    """Each user links her own account; the agent then acts with her token."""
+
+    client_secret_ref: Annotated[
+        LocalRef | None,
+        about(
+            "Secret with the OAuth app's keys client-id and client-secret; with it users link accounts themselves.",
+            {"name": "acme-jira-oauth"},
+        ),
+    ] = None
+    scopes: Annotated[
+        tuple[Scope, ...],
+        ListOf(),
+        about("What users are asked to grant.", ["read:jira-work", "write:jira-work"], max_length=64),
+    ] = ()
+    linked_accounts_secret_ref: Annotated[
+        LocalRef | None,
+        about(
+            "Secret whose key accounts.json maps a user's e-mail to her access token: accounts that an administrator "
+            "has linked.",
+            {"name": "acme-jira-accounts"},
+        ),
+    ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.clientSecretRef) || has(self.linkedAccountsSecretRef)",
+            message="no user could link an account: set clientSecretRef, linkedAccountsSecretRef, or both",
+            holds=lambda oauth: bool(oauth.client_secret_ref or oauth.linked_accounts_secret_ref),
+        ),
+    )
+
+
+class TokenExchange(Model):
+    """The user's sign-in token is exchanged for one of the external system (RFC 8693, or Entra's on-behalf-of)."""
+
+    token_url: Annotated[
+        HTTPURL, about("Token endpoint of the authorization server.", "https://login.acme.example/oauth2/token")
+    ]
+    audience: Annotated[
+        str,
+        about(
+            "The external system, as the authorization server names it.",
+            "https://acme.example/jira",
+            min_length=1,
+            max_length=2048,
+        ),
+    ]
+    client_secret_ref: Annotated[
+        LocalRef, about("Secret with the exchanging app's keys client-id and client-secret.", {"name": "acme-exchange"})
+    ]
+    scopes: Annotated[
+        tuple[Scope, ...], ListOf(), about("What the exchanged token may do.", ["read:jira-work"], max_length=64)
+    ] = ()
+
+
+class JWTBearer(Model):
+    """A signed assertion names the user and is exchanged for her token (RFC 7523), as Salesforce does."""
+
+    token_url: Annotated[
+        HTTPURL, about("Token endpoint of the external system.", "https://login.salesforce.com/services/oauth2/token")
+    ]
+    issuer: Annotated[
+        str, about("The assertion's iss: the connected app's consumer key.", "3MVG9acme", min_length=1, max_length=512)
+    ]
+    audience: Annotated[
+        str, about("The assertion's aud.", "https://login.salesforce.com", min_length=1, max_length=2048)
+    ]
+    private_key_secret_ref: Annotated[
+        LocalRef, about("Secret whose key private-key signs assertions (PEM).", {"name": "acme-salesforce-jwt"})
+    ]
+
+
+class ServiceAccount(Model):
+    """One account for all users: only where the system knows no users. Reads only, unless writes says Allow."""
+
+    token_secret_ref: Annotated[
+        LocalRef, about("Secret whose key token is sent as a bearer token.", {"name": "acme-kb-token"})
+    ]
+    writes: Annotated[
+        Literal["Deny", "Allow"], about("Allow: tools that change something may be called, too.", "Deny")
+    ] = "Deny"
+
+
+def _only_with(mode: AuthMode, field: str, attribute: str) -> Rule:
+    return Rule(
+        cel=f"(self.mode == '{mode}') == has(self.{field})",
+        message=f"{field} goes with mode {mode} and with no other: set {field} and mode {mode}, or remove {field}",
+        holds=lambda auth: (auth.mode == mode) == (getattr(auth, attribute) is not None),
+    )
+
+
+class Auth(Model):
+    """As whom the agent acts. Exactly the one object of the mode is set."""
+
+    mode: Annotated[
+        AuthMode,
+        about(
+            "UserOAuth: the user's own linked account. TokenExchange: her sign-in token, exchanged. JWTBearer: a "
+            "signed assertion about her. ServiceAccount: one account for all, reads only unless it says otherwise.",
+            "UserOAuth",
+        ),
+    ]
+    oauth: Annotated[OAuth | None, about("With mode UserOAuth: how accounts are linked.")] = None
+    token_exchange: Annotated[TokenExchange | None, about("With mode TokenExchange: where tokens are exchanged.")] = (
+        None
+    )
+    jwt_bearer: Annotated[JWTBearer | None, about("With mode JWTBearer: who signs, and where it is sent.")] = None
+    service_account: Annotated[ServiceAccount | None, about("With mode ServiceAccount: the one account.")] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _only_with("UserOAuth", "oauth", "oauth"),
+        _only_with("TokenExchange", "tokenExchange", "token_exchange"),
+        _only_with("JWTBearer", "jwtBearer", "jwt_bearer"),
+        _only_with("ServiceAccount", "serviceAccount", "service_account"),
+    )
+
+
+class Approval(Model):
+    """Tools that wait for a person's yes."""
+
+    match: Annotated[ToolGlob, about("Tools, by name or glob.", "issue.delete")]
+    by: Annotated[Literal["User", "Manager"], about("Who decides: the asking user or her manager.", "User")] = "User"
+
+
+class Tools(Model):
+    """What the agent may call. Names are without the connector's own prefix."""
+
+    allow: Annotated[
+        tuple[ToolGlob, ...],
+        ListOf(),
+        about(
+            "Tools that the agent may call, by name or glob; the external system's permissions apply on top.",
+            ["issue.*"],
+            max_length=128,
+        ),
+    ] = ("*",)
+    approvals: Annotated[
+        tuple[Approval, ...],
+        ListOf("match"),
+        about("Tools that wait for a person's yes.", [{"match": "issue.delete", "by": "User"}], max_length=128),
+    ] = ()
+
+
+class Retry(Model):
+    """Tries of a call that is safe to repeat. A write is never tried again blindly."""
+
+    attempts: Annotated[Int, about("Tries in all, the first one included.", 3, ge=1, le=10)] = 3
+
+
+class Breaker(Model):
+    """When to stop calling a system that fails, with resilience4j's semantics."""
+
+    window: Annotated[Int, about("Calls in the sliding window.", 20, ge=1, le=10_000)] = 20
+    minimum_calls: Annotated[
+        Int, about("Calls before the failure rate counts; at most window.", 10, ge=1, le=10_000)
+    ] = 10
+    failure_rate_percent: Annotated[Int, about("Failed calls of 100 that open the breaker.", 50, ge=1, le=100)] = 50
+    open_for: Annotated[Duration, about("How long calls fail at once before some are tried again.", "30s")] = "30s"
+    half_open_calls: Annotated[Int, about("Calls that are tried then.", 3, ge=1, le=1000)] = 3
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.minimumCalls <= self.window",
+            message="minimumCalls (10 where it is not set) is above window, so the breaker could never open: "
+            "lower minimumCalls or raise window",
+            holds=lambda breaker: breaker.minimum_calls <= breaker.window,
+        ),
+    )
+
+
+class Resilience(Model):
+    """What happens when the external system is slow or fails."""
+
+    timeout: Annotated[Duration, about("Longest time for one call.", "2s")] = "5s"
+    retry: Annotated[Retry, about("Tries of a call that is safe to repeat.")] = Retry()
+    breaker: Annotated[Breaker, about("When to stop calling a system that fails.")] = Breaker()
+
+
+class ConnectorSpec(Model):
+    """What the connector shall be."""
+
+    tenant_ref: Annotated[LocalRef, about("The Tenant whose agent uses it. Cannot change.", {"name": "acme"})]
+    type: Annotated[ConnectorType, about("The external system's kind. Cannot change.", "jira")]
+    url: Annotated[
+        HTTPURL,
+        about(
+            "Address of the system; for openapi, of its OpenAPI document; for mcp, of the server's endpoint.",
+            "https://acme.example/jira",
+        ),
+    ]
+    auth: Annotated[Auth, about("As whom the agent acts: a mode, and the object of that mode.")]
+    tools: Annotated[Tools, about("What the agent may call, and what waits for a person's yes.")] = Tools()
+    resilience: Annotated[Resilience, about("Timeout, retries and circuit breaker.")] = Resilience()
+
+    transitions: ClassVar[tuple[Transition, ...]] = (
+        immutable("tenantRef", "tenant_ref", "delete this Connector and create one for the other tenant"),
+        immutable("type", "type", "delete this Connector and create one of the other type under another name"),
+    )
+
+
+class ConnectorStatus(Status):
+    """What the connector is."""
+
+
+class Connector(Kind):
+    """An external system that a tenant's agent may act in, as the asking user and with her permissions."""
+
+    plural: ClassVar[str] = "connectors"
+    short_names: ClassVar[tuple[str, ...]] = ("conn",)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="Tenant", path=".spec.tenantRef.name", description="The Tenant whose agent uses it."),
+        Column(name="Type", path=".spec.type", description="The external system's kind."),
+        Column(name="Auth", path=".spec.auth.mode", description="As whom the agent acts."),
+        condition_column("Ready", "Ready", "status", "True: every worker has loaded it."),
+        condition_column("Reason", "Ready", "reason", "Why it is ready or not."),
+        Column(name="URL", path=".spec.url", description="Address of the system.", wide=True),
+        condition_column("Message", "Ready", "message", "What to do.", wide=True),
+        AGE,
+    )
+
+    kind: Literal["Connector"] = "Connector"
+    spec: Annotated[ConnectorSpec, about("What the connector shall be.")]
+    status: Annotated[ConnectorStatus, about("What the connector is; the operator writes it.")] = ConnectorStatus()
