@@ -46,8 +46,8 @@ class OAuth(Model):
     ] = None
     scopes: Annotated[
         tuple[Scope, ...],
-        ListOf(),
         about("What users are asked to grant.", ["read:jira-work", "write:jira-work"], max_length=64),
+        ListOf(),
     ] = ()
     linked_accounts_secret_ref: Annotated[
         LocalRef | None,
@@ -86,7 +86,7 @@ class TokenExchange(Model):
         LocalRef, about("Secret with the exchanging app's keys client-id and client-secret.", {"name": "acme-exchange"})
     ]
     scopes: Annotated[
-        tuple[Scope, ...], ListOf(), about("What the exchanged token may do.", ["read:jira-work"], max_length=64)
+        tuple[Scope, ...], about("What the exchanged token may do.", ["read:jira-work"], max_length=64), ListOf()
     ] = ()
 
 
@@ -164,17 +164,17 @@ class Tools(Model):
 
     allow: Annotated[
         tuple[ToolGlob, ...],
-        ListOf(),
         about(
             "Tools that the agent may call, by name or glob; the external system's permissions apply on top.",
             ["issue.*"],
             max_length=128,
         ),
+        ListOf(),
     ] = ("*",)
     approvals: Annotated[
         tuple[Approval, ...],
-        ListOf("match"),
         about("Tools that wait for a person's yes.", [{"match": "issue.delete", "by": "User"}], max_length=128),
+        ListOf("match"),
     ] = ()
 
 
@@ -244,6 +244,7 @@ class Connector(Kind):
 
     plural: ClassVar[str] = "connectors"
     short_names: ClassVar[tuple[str, ...]] = ("conn",)
+    selectable: ClassVar[tuple[str, ...]] = (".spec.tenantRef.name", ".spec.type")
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="Tenant", path=".spec.tenantRef.name", description="The Tenant whose agent uses it."),
         Column(name="Type", path=".spec.type", description="The external system's kind."),

@@ -209,7 +209,7 @@ class Status(Model):
     observed_generation: Annotated[
         Int | None, about("The metadata.generation that the operator has acted on.", 3, ge=0)
     ] = None
-    conditions: Annotated[tuple[Condition, ...], ListOf("type"), about("State by aspect.", max_length=16)] = ()
+    conditions: Annotated[tuple[Condition, ...], about("State by aspect.", max_length=16), ListOf("type")] = ()
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, or None where the operator has not said."""
@@ -243,6 +243,8 @@ class Kind(Model):
     plural: ClassVar[str]
     short_names: ClassVar[tuple[str, ...]]
     columns: ClassVar[tuple[Column, ...]]
+    selectable: ClassVar[tuple[str, ...]] = ()
+    """Fields that ``kubectl get --field-selector`` knows."""
     name_limit: ClassVar[int] = 63
     """Longest ``metadata.name``: it becomes a label's value, and part of children's names."""
 

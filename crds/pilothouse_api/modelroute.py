@@ -132,24 +132,24 @@ class ModelRouteSpec(Model):
 
     providers: Annotated[
         tuple[Provider, ...],
-        ListOf("name"),
         about(
             "Endpoints that serve models.",
             [{"name": "local", "type": "OpenAI", "baseURL": "http://vllm.models:8000/v1"}],
             min_length=1,
             max_length=16,
         ),
+        ListOf("name"),
     ]
     tiers: Annotated[Tiers, about("Models by capability and price; at least one tier.")]
     routing: Annotated[Routing, about("How a request gets its tier.", {"strategy": "Complexity", "default": "mid"})]
     fallback: Annotated[
         tuple[Tier, ...],
-        ListOf(),
         about(
             "Tiers to try, in this order, when a tier's models all fail; each one of spec.tiers.",
             ["fast", "mid", "power"],
             max_length=3,
         ),
+        ListOf(),
     ] = ()
     cache: Annotated[Cache | None, about("Use answers to equal calls again. Unset: never.", {"ttl": "1h"})] = None
 

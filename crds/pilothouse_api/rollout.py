@@ -139,11 +139,11 @@ class Metric(Model):
     ] = None
     success_condition: Annotated[
         str | None,
+        about("When a measurement passes; instead of compare.", "result < 100", max_length=64),
         matches(
             r"result *(<|<=|>|>=|==|!=) *-?[0-9]{1,15}(\.[0-9]{1,9})?",
             "must compare result with a number, such as: result < 100",
         ),
-        about("When a measurement passes; instead of compare.", "result < 100", max_length=64),
     ] = None
     compare: Annotated[
         Compare | None, about("The canary against the baseline; instead of successCondition.", {"maxDecrease": "2%"})
@@ -177,13 +177,13 @@ class Analysis(Model):
     interval: Annotated[Duration, about("Time between two measurements.", "30s")] = "30s"
     metrics: Annotated[
         tuple[Metric, ...],
-        ListOf("name"),
         about(
             "Measurements that the canary must pass.",
             [{"name": "success-rate", "compare": {"maxDecrease": "2%"}}],
             min_length=1,
             max_length=16,
         ),
+        ListOf("name"),
     ]
 
 
@@ -224,6 +224,7 @@ class Rollout(Kind):
     plural: ClassVar[str] = "rollouts"
     short_names: ClassVar[tuple[str, ...]] = ("ro",)
     name_limit: ClassVar[int] = 40
+    selectable: ClassVar[tuple[str, ...]] = (".spec.tenantRef.name",)
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="Tenant", path=".spec.tenantRef.name", description="The Tenant whose agent it governs."),
         Column(name="Step", path=".status.currentStepIndex", type="integer", description="Index in steps, from 0."),

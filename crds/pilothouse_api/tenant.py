@@ -43,8 +43,8 @@ class Slack(Model):
 
     team_id: Annotated[
         str,
-        matches("[TE][A-Z0-9]{2,20}", "must be a Slack workspace id, such as T0ACME (Slack shows it in the address)"),
         about("The workspace's id.", "T0ACME", max_length=24),
+        matches("[TE][A-Z0-9]{2,20}", "must be a Slack workspace id, such as T0ACME (Slack shows it in the address)"),
     ]
     credentials_secret_ref: Annotated[
         LocalRef, about("Secret with the app's keys signing-secret and bot-token.", {"name": "acme-slack"})
@@ -90,13 +90,13 @@ class AgentTemplate(Model):
     deadline: Annotated[Duration, about("Longest time for one request, waiting for approvals aside.", "30s")] = "30s"
     image: Annotated[
         str | None,
-        matches("[^ ]+", "must be an image reference without spaces, such as registry.example/pilothouse:0.1.0"),
         about(
             "The worker's image. Unset: the operator's own.",
             "registry.example/pilothouse:0.1.0",
             min_length=1,
             max_length=512,
         ),
+        matches("[^ ]+", "must be an image reference without spaces, such as registry.example/pilothouse:0.1.0"),
     ] = None
 
 
