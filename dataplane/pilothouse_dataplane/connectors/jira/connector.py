@@ -1,0 +1,249 @@
+"""The Jira connector: search, get, create, comment, transition, and the look-up of an earlier write by its key."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pilothouse_dataplane.connectors.base import CallContext, Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.jira import adf, jql
+from pilothouse_dataplane.connectors.jira.client import JiraClient
+from pilothouse_dataplane.connectors.jira.tools import jira_tools
+from pilothouse_dataplane.core.messages import Citation, Outcome, Tool, ToolResult
+
+PROPERTY = "pilothouse"
+"""Entity property of issues and comments that we write: ``{"idempotencyKey": …}``."""
+_KEY = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,31}-[0-9]{1,12}$")
+_FIELDS = ["summary", "status", "issuetype", "assignee", "reporter", "priority", "updated", "project"]
+_MAX_PAGES = 5
+_RECENT_USERS = 1000
+_RECENT_ISSUES = 50
+_LOOK_BACK_MINUTES = 15
+
+
+class TokenSource(Protocol):
+    """Where the user's token comes from."""
+
+    def token(self, user_email: str) -> str:
+        """Raises AccountNotLinked."""
+        ...
+
+
+def _name(value: object) -> str:
+    """Display name of one of Jira's nested objects."""
+    return str(value.get("displayName") or value.get("name") or "") if isinstance(value, dict) else ""
+
+
+class JiraConnector:
+    """One Jira Cloud site."""
+
+    def __init__(self, name: str, url: str, credentials: TokenSource, timeout_seconds: float) -> None:
+        self._url = url.rstrip("/")
+        self._credentials = credentials
+        self._client = JiraClient(url, timeout_seconds)
+        self._tools = jira_tools(name)
+        # Search is eventually consistent; what a user has just changed is named in reconcileIssues, so that
+        # the user's next search sees it. Bounded: users by last use, issues a user.
+        self._recent: OrderedDict[str, list[str]] = OrderedDict()
+
+    def describe_tools(self) -> tuple[Tool, ...]:
+        return self._tools
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def probe(self) -> None:
+        await self._client.call("GET", "/serverInfo", None, needs="none")
+
+    async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        token = self._credentials.token(context.user_email)
+        verb = tool.name.rpartition(".")[2]
+        if verb == "search":
+            return await self._search(arguments, context, token)
+        if verb == "create":
+            return await self._create(arguments, context, token)
+        key = str(arguments["key"])
+        if not _KEY.match(key):
+            raise Refused(f"“{key[:64]}” is not the key of a Jira issue.")
+        if verb == "get":
+            return await self._get(key, token)
+        if verb == "comment":
+            return await self._comment(key, arguments, context, token)
+        return await self._transition(key, str(arguments["status"]), context, token)
+
+    async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
+        token = self._credentials.token(context.user_email)
+        verb = tool.name.rpartition(".")[2]
+        if verb == "create":
+            # a property that no app has indexed can't be searched for: read it from the user's newest issues
+            body = {"jql": jql.recent_by_me(_LOOK_BACK_MINUTES), "maxResults": 50, "fields": ["summary"]}
+            body["properties"] = [PROPERTY]
+            page = await self._client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
+            for issue in page.get("issues") or ():
+                if self._ours((issue.get("properties") or {}).get(PROPERTY), context):
+                    self._remember(context, str(issue.get("id", "")))
+                    return self._created(str(issue["key"]))
+            return None
+        key = str(arguments["key"])
+        if verb == "comment":
+            query = {"orderBy": "-created", "maxResults": "50", "expand": "properties"}
+            page = await self._client.call("GET", f"/issue/{key}/comment", token, needs="Browse Projects", query=query)
+            for comment in page.get("comments") or ():
+                for entry in comment.get("properties") or ():
+                    if entry.get("key") == PROPERTY and self._ours(entry.get("value"), context):
+                        return self._changed(key, f"Added a comment to {key}.")
+            return None
+        issue = await self._read(key, token)
+        status = _name((issue.get("fields") or {}).get("status"))
+        if status.casefold() == str(arguments["status"]).casefold():
+            return self._changed(key, f"{key} is in the status {status}.")
+        return None
+
+    @staticmethod
+    def _ours(value: object, context: CallContext) -> bool:
+        return isinstance(value, dict) and value.get("idempotencyKey") == context.key
+
+    def _property(self, context: CallContext) -> list[dict[str, Any]]:
+        return [{"key": PROPERTY, "value": {"idempotencyKey": context.key}}]
+
+    async def _search(self, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+        wanted = int(arguments.get("max_results", 10))
+        body: dict[str, Any] = {
+            "jql": jql.search(
+                text=str(arguments.get("text", "")),
+                project=str(arguments.get("project", "")),
+                mine=bool(arguments.get("mine", False)),
+                open_only=bool(arguments.get("open", False)),
+            ),
+            "maxResults": wanted,
+            "fields": _FIELDS,
+        }
+        if recent := jql.issue_ids(self._recent.get(context.user_email, [])):
+            body["reconcileIssues"] = recent
+        issues: list[dict[str, Any]] = []
+        more = False
+        for _ in range(_MAX_PAGES):
+            page = await self._client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
+            if not isinstance(page, dict):
+                raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=False)
+            issues.extend(page.get("issues") or ())
+            next_page = page.get("nextPageToken")
+            more = bool(next_page)
+            if not next_page or len(issues) >= wanted:
+                break
+            body["nextPageToken"] = next_page
+        found = [self._row(issue) for issue in issues[:wanted]]
+        more = more or len(issues) > wanted
+        count = f"{'at least ' if more else ''}{len(found)} issue{'' if len(found) == 1 else 's'}"
+        citations = tuple(self._cite(row["key"], row["summary"]) for row in found[:5])
+        return ToolResult(Outcome.SUCCEEDED, f"Found {count} in Jira.", {"issues": found, "more": more}, citations)
+
+    async def _read(self, key: str, token: str) -> dict[str, Any]:
+        query = {"fields": ",".join([*_FIELDS, "description", "comment", "labels"])}
+        issue = await self._client.call("GET", f"/issue/{key}", token, needs="Browse Projects", query=query)
+        if not isinstance(issue, dict):
+            raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=False)
+        return issue
+
+    async def _get(self, key: str, token: str) -> ToolResult:
+        issue = await self._read(key, token)
+        row = self._row(issue)
+        fields = issue.get("fields") or {}
+        comments = (fields.get("comment") or {}).get("comments") or ()
+        data = {
+            **row,
+            "description": adf.to_text(fields.get("description"), 6000),
+            "labels": fields.get("labels") or [],
+            "comments": [
+                {
+                    "author": _name(c.get("author")),
+                    "created": c.get("created"),
+                    "body": adf.to_text(c.get("body"), 1000),
+                }
+                for c in list(comments)[-5:]
+            ],
+        }
+        summary = f"{row['key']} is in the status {row['status']}: {row['summary']}"
+        return ToolResult(Outcome.SUCCEEDED, summary, data, (self._cite(row["key"], row["summary"]),))
+
+    async def _create(self, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+        fields: dict[str, Any] = {
+            "project": {"key": str(arguments["project"]).upper()},
+            "issuetype": {"name": str(arguments.get("issue_type") or "Task")},
+            "summary": " ".join(str(arguments["summary"]).split()),
+        }
+        if arguments.get("description"):
+            fields["description"] = adf.from_text(str(arguments["description"]))
+        # the key goes with the create itself: set afterwards, a crash in between would leave an issue without it
+        body = {"fields": fields, "properties": self._property(context)}
+        created = await self._client.call("POST", "/issue", token, needs="Create Issues", body=body)
+        if not isinstance(created, dict) or not created.get("key"):
+            raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=True)
+        self._remember(context, str(created.get("id", "")))
+        return self._created(str(created["key"]))
+
+    async def _comment(self, key: str, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+        body = {"body": adf.from_text(str(arguments["body"])), "properties": self._property(context)}
+        await self._client.call("POST", f"/issue/{key}/comment", token, needs="Add Comments", body=body)
+        return self._changed(key, f"Added a comment to {key}.")
+
+    async def _transition(self, key: str, status: str, context: CallContext, token: str) -> ToolResult:
+        path = f"/issue/{key}/transitions"
+        try:
+            listed = await self._client.call("GET", path, token, needs="Browse Projects")
+        except SystemUnavailable as error:
+            # only the list was asked for: nothing has been changed
+            raise SystemUnavailable(str(error), may_have_acted=False, retry_after=error.retry_after) from error
+        transitions = [t for t in (listed or {}).get("transitions") or () if isinstance(t, dict)]
+        wanted = status.casefold()
+        names = {_name(t.get("to")) or str(t.get("name")): t for t in transitions}
+        chosen = next(
+            (t for to, t in names.items() if wanted in (to.casefold(), str(t.get("name", "")).casefold())), None
+        )
+        if chosen is None:
+            if not names:
+                raise Refused(f"Jira offers you no status for {key}. It takes the permission “Transition Issues”.")
+            raise Refused(f"{key} can't go to “{status}”. Possible: {', '.join(names)}.")
+        body = {"transition": {"id": str(chosen.get("id"))}}
+        await self._client.call("POST", path, token, needs="Transition Issues", body=body)
+        issue_id = str(chosen.get("issueId", ""))
+        self._remember(context, issue_id)
+        return self._changed(key, f"Moved {key} to {_name(chosen.get('to')) or status}.")
+
+    def _row(self, issue: Mapping[str, Any]) -> dict[str, Any]:
+        fields = issue.get("fields") or {}
+        key = str(issue.get("key", ""))
+        return {
+            "key": key,
+            "summary": str(fields.get("summary", ""))[:255],
+            "status": _name(fields.get("status")),
+            "type": _name(fields.get("issuetype")),
+            "priority": _name(fields.get("priority")),
+            "assignee": _name(fields.get("assignee")),
+            "reporter": _name(fields.get("reporter")),
+            "updated": fields.get("updated"),
+            "url": f"{self._url}/browse/{key}",
+        }
+
+    def _cite(self, key: str, title: str = "") -> Citation:
+        return Citation(f"{key} {title}".strip(), f"{self._url}/browse/{key}")
+
+    def _created(self, key: str) -> ToolResult:
+        data = {"key": key, "url": f"{self._url}/browse/{key}"}
+        return ToolResult(Outcome.SUCCEEDED, f"Created {key} in Jira.", data, (self._cite(key),))
+
+    def _changed(self, key: str, summary: str) -> ToolResult:
+        data = {"key": key, "url": f"{self._url}/browse/{key}"}
+        return ToolResult(Outcome.SUCCEEDED, summary, data, (self._cite(key),))
+
+    def _remember(self, context: CallContext, issue_id: str) -> None:
+        if not issue_id:
+            return
+        recent = self._recent.setdefault(context.user_email, [])
+        recent.append(issue_id)
+        del recent[:-_RECENT_ISSUES]
+        self._recent.move_to_end(context.user_email)
+        while len(self._recent) > _RECENT_USERS:
+            self._recent.popitem(last=False)

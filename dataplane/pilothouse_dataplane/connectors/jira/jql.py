@@ -1,0 +1,41 @@
+"""JQL built from typed arguments, so that no text of a user or a model is ever read as JQL. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_TEXT_SPECIAL = re.compile(r"[^\w\s.@'-]+")
+
+
+def quote(value: str) -> str:
+    """A JQL string: in double quotes, backslash and quote escaped, control characters gone."""
+    clean = "".join(c if c.isprintable() else " " for c in value)
+    escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def search(*, text: str, project: str, mine: bool, open_only: bool) -> str:
+    """The query of issue.search. Jira refuses a query without any restriction, so one over time is set then."""
+    clauses = []
+    if project:
+        clauses.append(f"project = {quote(project)}")
+    # text search has operators of its own (Lucene's); words are all that is wanted here
+    words = " ".join(_TEXT_SPECIAL.sub(" ", text).replace("-", " ").split())
+    if words:
+        clauses.append(f"text ~ {quote(words)}")
+    if mine:
+        clauses.append("(assignee = currentUser() OR reporter = currentUser())")
+    if open_only:
+        clauses.append("statusCategory != Done")
+    return " AND ".join(clauses or ["updated >= -90d"]) + " ORDER BY updated DESC"
+
+
+def recent_by_me(minutes: int) -> str:
+    """The user's own issues of the last minutes, newest first."""
+    return f'reporter = currentUser() AND created >= "-{minutes}m" ORDER BY created DESC'
+
+
+def issue_ids(ids: Sequence[str]) -> list[int]:
+    """Ids for ``reconcileIssues``: numbers, at most 50."""
+    return [int(i) for i in ids if i.isdigit()][-50:]

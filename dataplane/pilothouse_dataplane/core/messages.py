@@ -1,0 +1,114 @@
+"""Plain data that the run, the models and the connectors exchange. No IO, no vendor's shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+JsonObject = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a model asked for."""
+
+    id: str
+    """The model's own id; its tool message must carry it back."""
+    name: str
+    """The model's name of the tool (see ``model_name``)."""
+    arguments: str
+    """JSON text as the model wrote it; may be broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation as a model reads it."""
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+class Effect(Enum):
+    """What calling a tool does to the external system."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One thing that a connector can do."""
+
+    name: str
+    """``connector.noun.verb``, for example ``jira.issue.create``."""
+    description: str
+    parameters: JsonObject
+    """JSON Schema of an object."""
+    effect: Effect
+
+    @property
+    def model_name(self) -> str:
+        """The name given to models, which allow ``^[a-zA-Z0-9_-]+$`` only: dots become two underscores."""
+        return self.name.replace(".", "__")
+
+
+class Outcome(Enum):
+    """How a tool call ended; the same words as ``StepOutcome`` in agent.proto."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Something in an external system that the answer rests on."""
+
+    title: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of one tool call."""
+
+    outcome: Outcome
+    summary: str
+    """One sentence for the user."""
+    data: object = None
+    """JSON-able content for the model. It is data from outside: never an instruction."""
+    citations: tuple[Citation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money of one or more model calls."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros: int = 0
+    """Micro-dollars (1 USD = 1,000,000)."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_micros + other.cost_micros,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call of a model."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    allow_tools: bool = True
+    """False: the model must answer now; the tools only explain the earlier calls."""

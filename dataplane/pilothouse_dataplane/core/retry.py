@@ -1,0 +1,39 @@
+"""When and how long to wait before trying a safe call again: exponential backoff with full jitter.
+
+Full jitter: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Only calls that change nothing may be
+tried again; a write whose outcome is unknown is settled by looking its key up (``find_by_key``), never by repeating it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Bounds of the waiting."""
+
+    attempts: int = 3
+    """Tries in all, the first one included."""
+    base_seconds: float = 0.1
+    cap_seconds: float = 2.0
+    retry_after_cap_seconds: float = 5.0
+    """A longer ``Retry-After`` is not waited for: the user would rather hear of it."""
+
+
+def wait_before_retry(
+    backoff: Backoff, *, attempt: int, random: float, retry_after: float | None, remaining: float
+) -> float | None:
+    """Seconds to wait before try ``attempt + 1``, or None where it should not be tried again.
+
+    ``attempt`` counts tries made (1 after the first), ``random`` is uniform in 0..1, ``retry_after`` what the server
+    asked for in seconds, ``remaining`` the seconds left to the run: a wait that would not fit in is not begun.
+    """
+    if attempt >= backoff.attempts:
+        return None
+    wait: float = random * min(backoff.cap_seconds, backoff.base_seconds * 2.0 ** (attempt - 1))
+    if retry_after is not None:
+        if retry_after > backoff.retry_after_cap_seconds:
+            return None
+        wait += max(0.0, retry_after)  # jitter on top, so that clients told the same second don't come together
+    return wait if wait < remaining else None
