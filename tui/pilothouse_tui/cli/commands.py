@@ -1,0 +1,105 @@
+"""The product's own subcommands. Clients are imported inside of the commands: see the package's docstring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cluster_options(function: F) -> F:
+    """``--kubeconfig`` and ``--context``."""
+    function = click.option("--context", default="", help="Kubeconfig context (default: the current one).")(function)
+    return click.option(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="Default: $KUBECONFIG, else the local cluster's, else ~/.kube/config.",
+    )(function)
+
+
+def fleet_option(function: F) -> F:
+    """``--fleet``."""
+    return click.option(
+        "--fleet",
+        "fleet_address",
+        default="",
+        envvar="PILOTHOUSE_FLEET",
+        metavar="HOST:PORT",
+        help="Fleet's address (default: a Ready gateway Pod).",
+    )(function)
+
+
+@click.command()
+@cluster_options
+@fleet_option
+def tui(kubeconfig: str, context: str, fleet_address: str) -> None:
+    """Watch tenants, sessions, breakers and costs live."""
+    from pilothouse_tui.app import run
+
+    run(kubeconfig, context, fleet_address)
+
+
+@click.command()
+@click.option("--tenant", default="acme", show_default=True)
+@click.option("--user", default="employee@acme.example", show_default=True, help="The employee's e-mail.")
+@click.option("--name", default="", help="The employee's name (default: from the e-mail).")
+@click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 90s, 30m, 1h, 7d.")
+@cluster_options
+def token(tenant: str, user: str, name: str, ttl: str, kubeconfig: str, context: str) -> None:
+    """Print a development token for one employee (needs to read the signing key's Secret)."""
+    from pilothouse_tui.data.kube import KubeClient
+    from pilothouse_tui.data.tokens import make_token, parse_duration
+
+    seconds = parse_duration(ttl)
+
+    async def read() -> bytes:
+        async with KubeClient.from_environment(kubeconfig, context) as kube:
+            return await kube.read_signing_key()
+
+    click.echo(make_token(asyncio.run(read()), tenant=tenant, user=user, name=name, ttl_seconds=seconds))
+
+
+@click.command()
+@click.argument("question", nargs=-1)
+@click.option("--tenant", default="acme", show_default=True)
+@click.option("--user", default="employee@acme.example", show_default=True, help="The employee's e-mail.")
+@click.option(
+    "--url", default="", envvar="PILOTHOUSE_CHAT_URL", help="ws://HOST:PORT/v1/chat (default: local gateway)."
+)
+@click.option("--session", "session_id", default="", metavar="ID", help="Go on with an earlier conversation.")
+@click.option("--token", "given_token", default="", envvar="PILOTHOUSE_TOKEN", help="The employee's own token.")
+@click.option("--json", "as_json", is_flag=True, help="Print the raw events, one JSON object a line.")
+@cluster_options
+def chat(question: tuple[str, ...], **options: Any) -> None:
+    """Ask the agent as an employee. With QUESTION: answer it and leave (status 1 on an error)."""
+    from pilothouse_tui.cli.chat import ChatOptions, run_chat
+
+    raise SystemExit(run_chat(" ".join(question), ChatOptions(**options)))
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["sessions", "breakers", "costs"]))
+@click.option("--tenant", default="", help="Only this tenant.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@cluster_options
+@fleet_option
+def get(what: str, tenant: str, output: str, kubeconfig: str, context: str, fleet_address: str) -> None:
+    """Print live sessions, breakers or costs once."""
+    from datetime import UTC, datetime
+
+    from pilothouse_tui.data.fleet import FleetClient
+    from pilothouse_tui.data.kube import KubeClient
+    from pilothouse_tui.model import FleetSnapshot
+    from pilothouse_tui.render.plain import as_json, as_table
+
+    async def read() -> FleetSnapshot:
+        async with KubeClient.from_environment(kubeconfig, context) as kube:
+            return await FleetClient(kube, fleet_address).snapshot(tenant)
+
+    snapshot = asyncio.run(read())
+    click.echo(as_json(what, snapshot) if output == "json" else as_table(what, snapshot, datetime.now(UTC)))
