@@ -1,0 +1,169 @@
+"""Turns tool results into sentences. Pure; reads any text leniently, since the client may wrap results as it likes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pilothouse_sim.models.types import Call
+
+_PERMISSION_KEY = re.compile(
+    r"\b(?:BROWSE|CREATE|EDIT|ADD|TRANSITION|ASSIGN|DELETE|MODIFY|RESOLVE|CLOSE)_[A-Z_]{3,40}\b"
+)
+_PERMISSION_OF = {"create": "CREATE_ISSUES", "comment": "ADD_COMMENTS", "transition": "TRANSITION_ISSUES",
+                  "search": "BROWSE_PROJECTS", "get": "BROWSE_PROJECTS"}  # fmt: skip
+_REFUSED = re.compile(r"(?i)\bpermission|not\s+(?:allowed|permitted|authori[sz]ed)|forbidden|denied|may\s+not\b")
+_NOT_LINKED = re.compile(r"(?i)\b(?:link|connect)\b.{0,40}\baccount|account.{0,30}\bnot\s+(?:linked|connected)")
+_FAILED = re.compile(
+    r"(?i)\b(?:error|failed|failure|refused|unavailable|timed?\s*out|does not exist|breaker|unknown)\b"
+)
+_ERROR_KEYS = ("error", "errors", "errorMessages", "refused", "refusal", "failure", "detail", "message", "reason")
+_LIST_KEYS = ("issues", "results", "items", "values")
+_MAX_LISTED = 20
+
+
+def find_json(text: str) -> Any:
+    """The largest JSON object or list that stands anywhere in ``text``; None where there is none."""
+    decoder, best, size, at = json.JSONDecoder(), None, 1, 0
+    while found := re.compile(r"[\[{]").search(text, at):
+        try:
+            value, end = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            at = found.start() + 1
+            continue
+        if end - found.start() > size and value:
+            best, size = value, end - found.start()
+        at = end
+    return best
+
+
+def verb_of(name: str) -> str:
+    """``jira__issue__create`` → ``create``."""
+    return re.split(r"[_.\-]+", name)[-1].lower()
+
+
+def describe(call: Call, content: str) -> str:
+    """What a call came to, for the person who asked."""
+    value, verb = find_json(content), verb_of(call.name)
+    if problem := _problem(value, content):
+        return _refusal(call, verb, problem, content)
+    issues = list(_issues(value))
+    if verb == "search":
+        return _listing(call.arguments, issues)
+    first = issues[0] if issues else {}
+    key = str(first.get("key") or call.arguments.get("key") or "")
+    if verb == "create":
+        if not key:
+            return f"The issue was filed: {_short(content)}"
+        link = f" ({first['url']})" if isinstance(first.get("url"), str) else ""
+        return f"I filed {key}: {first.get('summary') or call.arguments.get('summary', '')}{link}."
+    if verb == "comment":
+        return f"I commented on {call.arguments.get('key', key)}: “{_short(str(call.arguments.get('body', '')))}”"
+    if verb == "transition":
+        status = _name(first.get("status")) or call.arguments.get("status", "")
+        return f"{call.arguments.get('key', key)} is now in status {status}."
+    if verb == "get" and first:
+        return _details(first)
+    return f"{call.name} answered: {_short(content)}"
+
+
+def _listing(arguments: Mapping[str, Any], issues: list[dict[str, Any]]) -> str:
+    what = ("open " if arguments.get("open") else "") + "issue"
+    about = f" about {arguments['text']}" if arguments.get("text") else ""
+    where = f" in {arguments['project']}" if arguments.get("project") else ""
+    if not issues:
+        return f"You have no {what}s{about}{where}." if arguments.get("mine") else f"I found no {what}s{about}{where}."
+    count = f"{len(issues)} {what}{'' if len(issues) == 1 else 's'}{about}{where}"
+    lines = [f"- {i.get('key', '?')}: {i.get('summary', '')}{_in_status(i)}" for i in issues[:_MAX_LISTED]]
+    more = [f"- and {len(issues) - _MAX_LISTED} more"] if len(issues) > _MAX_LISTED else []
+    return "\n".join([f"You have {count}:" if arguments.get("mine") else f"I found {count}:", *lines, *more])
+
+
+def _details(issue: Mapping[str, Any]) -> str:
+    parts = [f"{issue.get('key')}: {issue.get('summary', '')}{_in_status(issue)}"]
+    for name in ("assignee", "reporter", "priority"):
+        if text := _name(issue.get(name)):
+            parts.append(f"{name.title()}: {text}")
+    description = issue.get("description")
+    if isinstance(description, str) and description:
+        parts.append(_short(description, 500))
+    return "\n".join(parts)
+
+
+def _in_status(issue: Mapping[str, Any]) -> str:
+    status = _name(issue.get("status"))
+    return f" ({status})" if status else ""
+
+
+def _name(value: object) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("name") or value.get("displayName") or value.get("display_name")
+    return value if isinstance(value, str) else ""
+
+
+def _issues(value: Any) -> Iterator[dict[str, Any]]:
+    """Flat issues out of Jira's shape, a connector's shape, or a list of either."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _issues(entry)
+    elif isinstance(value, dict):
+        for name in (*_LIST_KEYS, "issue", "result", "data"):
+            if isinstance(value.get(name), list | dict):
+                yield from _issues(value[name])
+                return
+        if "key" in value:
+            nested = value.get("fields")
+            yield {**(nested if isinstance(nested, dict) else {}), **{k: v for k, v in value.items() if k != "fields"}}
+
+
+def _problem(value: Any, content: str) -> str:
+    """The sentence that says why a call did not do what it should; "" where it did."""
+    if isinstance(value, dict):
+        outcome = str(value.get("outcome") or value.get("status") or "").lower()
+        bad = outcome.rpartition("_")[2] in ("refused", "failed", "error", "unknown", "denied")
+        for name in _ERROR_KEYS:
+            if value.get(name) and (
+                bad or name in ("error", "errors", "errorMessages", "refused", "refusal", "failure")
+            ):
+                return _sentence(value[name])
+        return (_sentence(value.get("summary")) or _short(content)) if bad else ""
+    if value is None and (_REFUSED.search(content) or _FAILED.search(content)):
+        return _short(content)
+    return ""
+
+
+def _sentence(value: Any) -> str:
+    if isinstance(value, Mapping):
+        parts = [_sentence(value[n]) for n in ("message", *_ERROR_KEYS, "what", "user_action") if value.get(n)]
+        return " ".join(dict.fromkeys(p for p in parts if p)) or " ".join(_sentence(v) for v in value.values())
+    if isinstance(value, list):
+        return " ".join(_sentence(v) for v in value)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
+    doing = {
+        "create": f"file the issue “{call.arguments.get('summary', '')}” in {call.arguments.get('project', 'Jira')}",
+        "comment": f"comment on {call.arguments.get('key', 'the issue')}",
+        "transition": f"move {call.arguments.get('key', 'the issue')} to {call.arguments.get('status', 'that status')}",
+        "search": "search for issues",
+        "get": f"read {call.arguments.get('key', 'the issue')}",
+    }.get(verb, f"run {call.name}")
+    reason = f"I could not {doing}: {problem.rstrip('.')}."
+    if _NOT_LINKED.search(problem):
+        return f"{reason} Nothing was changed. Connect your account, then ask again."
+    if _REFUSED.search(problem) or _PERMISSION_KEY.search(content):
+        named = _PERMISSION_KEY.search(content)
+        permission = named[0] if named else _PERMISSION_OF.get(verb, "")
+        words = permission.replace("_", " ").title()
+        told = f" The permission that you lack is {words} ({permission})." if permission else ""
+        return f"{reason}{told} Nothing was changed. Ask an administrator of the project to grant it, then ask again."
+    again = " Please try again later." if re.search(r"(?i)unavailable|timed?\s*out|breaker|limit|50\d", problem) else ""
+    return f"{reason}{again}"
+
+
+def _short(text: str, limit: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
