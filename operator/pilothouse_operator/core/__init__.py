@@ -1,0 +1,1 @@
+"""Pure decisions: what was gathered and ``now`` come in, children and conditions come out."""

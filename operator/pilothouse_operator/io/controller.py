@@ -1,0 +1,184 @@
+"""The loop: events make keys dirty, workers gather, decide and apply; lists read anew make good what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pilothouse_api import names
+
+from pilothouse_operator.core import modelroute, tenant
+from pilothouse_operator.core.readiness import poll_delay
+from pilothouse_operator.core.resources import (
+    CHILD_KINDS,
+    CONNECTOR,
+    MODEL_ROUTE,
+    OWN_KINDS,
+    POD,
+    ROLLOUT,
+    SECRET,
+    TENANT,
+    Json,
+    Key,
+    Resource,
+)
+from pilothouse_operator.core.rollout import status as rollout_status
+from pilothouse_operator.io.cache import Cache
+from pilothouse_operator.io.gather import Asker, Gatherer
+from pilothouse_operator.io.kube import Kube, KubeError
+from pilothouse_operator.io.queue import DirtyQueue
+from pilothouse_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MANAGED = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER}"
+WORKER_PODS = f"{names.LABEL_COMPONENT}={names.COMPONENT_WORKER},{names.LABEL_TENANT}"
+PEOPLES_SECRETS = "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1"
+"""Types that nothing refers to and that can be large are not even listed."""
+ERROR_FIRST_SECONDS = 1.0
+ERROR_LAST_SECONDS = 60.0
+RESYNC_SPREAD = 0.5
+"""Part of the resync period over which the keys are spread, so that no burst comes each minute."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Controller:
+    """Owns the cache, the queue and the tasks; ``start`` and ``stop`` bound its life."""
+
+    def __init__(self, settings: Settings, kube: Kube, ask: Asker, now: Callable[[], datetime] = _now) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._now = now
+        self.cache = Cache()
+        self.queue = DirtyQueue()
+        self.gatherer = Gatherer(self.cache, kube, settings.platform, ask)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.writes = 0
+        """Applies since the start; a converged cluster does not raise it."""
+
+    async def start(self) -> None:
+        """Read everything once, then begin to work: a decision on half of the objects would be wrong."""
+        await self._relist()
+        self._mark_all(spread_seconds=0)
+        loops = [self._resync(), *(self._work() for _ in range(self._settings.concurrency))]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def stop(self) -> None:
+        """End the tasks; a write that is under way is cut off, which the next start makes good."""
+        self.queue.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def observe(self, raw: Json, *, deleted: bool) -> None:
+        """Take in a watch event."""
+        meta = raw["metadata"]
+        changed = self.cache.drop(raw["kind"], meta["namespace"], meta["name"]) if deleted else self.cache.put(raw)
+        if changed:
+            for key in self.gatherer.affected(raw):
+                self.queue.add(key)
+
+    async def reconcile(self, key: Key) -> bool:
+        """Gather, decide, apply; False where the key must be looked at again soon."""
+        if key.kind == MODEL_ROUTE.kind:
+            view = await self.gatherer.route(key)
+            await self._write_status(None if view is None else modelroute.decide(view, self._now()))
+            return True
+        if key.kind == ROLLOUT.kind:
+            await self._write_status(self._decide_rollout(key))
+            return True
+        decision = tenant.decide(await self.gatherer.tenant(key), self._now())
+        for child in decision.children:
+            self._take(await self._kube.apply(child), child)
+        for status in decision.statuses:
+            await self._write_status(status)
+        return decision.settled
+
+    def _decide_rollout(self, key: Key) -> Json | None:
+        raw = self.cache.get(ROLLOUT.kind, key.namespace, key.name)
+        if raw is None:
+            return None
+        spec = raw.get("spec") or {}
+        tenant_name = (spec.get("tenantRef") or {}).get("name", "")
+        route_name = ((spec.get("template") or {}).get("modelRouteRef") or {}).get("name", "")
+        return rollout_status.decide(
+            raw,
+            self.cache.get(TENANT.kind, key.namespace, tenant_name) is not None,
+            self.cache.get(MODEL_ROUTE.kind, key.namespace, route_name) is not None,
+            self._now(),
+        )
+
+    async def _write_status(self, body: Json | None) -> None:
+        if body is None:
+            return
+        try:
+            stored = await self._kube.apply_status(body)
+        except KubeError as error:
+            if error.status == 404:  # deleted meanwhile: its event is on the way
+                return
+            raise
+        self._take(stored, body)
+        if body["kind"] == TENANT.kind:
+            for key in self.gatherer.affected(stored) - {Key(TENANT.kind, *_place(body))}:
+                self.queue.add(key)
+
+    def _take(self, stored: Json, sent: Json) -> None:
+        """Keep what the API answered, so that the next decision sees this write whatever the watch's delay."""
+        self.writes += 1
+        self.cache.put({**stored, "kind": sent["kind"], "apiVersion": sent["apiVersion"]})
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                if await self.reconcile(key):
+                    self.queue.settled(key)
+                else:
+                    self.queue.add_after(key, poll_delay(self.queue.retry(key)))
+            except Exception as error:  # one Tenant's trouble must not stop the others
+                delay = min(ERROR_FIRST_SECONDS * 2.0 ** (self.queue.retry(key) - 1), ERROR_LAST_SECONDS)
+                expected = isinstance(error, KubeError)
+                log.error("%s is tried again in %.0f s: %s", key, delay, error, exc_info=not expected)  # noqa: TRY400
+                self.queue.add_after(key, delay)
+            finally:
+                self.queue.done(key)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            try:
+                await self._relist()
+            except KubeError as error:
+                log.warning("Lists are read again in %.0f s: %s", self._settings.resync_seconds, error)
+            self._mark_all(spread_seconds=self._settings.resync_seconds * RESYNC_SPREAD)
+
+    async def _relist(self) -> None:
+        for resource in OWN_KINDS:
+            await self._list(resource)
+        for resource in (TENANT, CONNECTOR, MODEL_ROUTE):
+            self.gatherer.want_secrets_of(self.cache.all(resource.kind))
+        for resource in CHILD_KINDS:
+            if resource is not SECRET:
+                await self._list(resource, labels=MANAGED)
+        await self._list(SECRET, fields=PEOPLES_SECRETS)
+        await self._list(POD, labels=WORKER_PODS)
+
+    async def _list(self, resource: Resource, *, labels: str = "", fields: str = "") -> None:
+        mark = self.cache.mark()
+        self.cache.replace(resource.kind, await self._kube.list(resource, labels=labels, fields=fields), mark)
+
+    def _mark_all(self, spread_seconds: float) -> None:
+        for resource in (TENANT, CONNECTOR, MODEL_ROUTE, ROLLOUT):
+            for raw in self.cache.all(resource.kind):
+                for key in self.gatherer.affected(raw) if resource is CONNECTOR else {Key(resource.kind, *_place(raw))}:
+                    self.queue.add_after(key, random.uniform(0, spread_seconds))  # noqa: S311 - spreads load
+
+
+def _place(raw: Json) -> tuple[str, str]:
+    return raw["metadata"]["namespace"], raw["metadata"]["name"]
