@@ -137,7 +137,12 @@ class Auth(Model):
             "UserOAuth",
         ),
     ]
-    oauth: Annotated[OAuth | None, about("With mode UserOAuth: how accounts are linked.")] = None
+    oauth: Annotated[
+        OAuth | None,
+        about(
+            "With mode UserOAuth: how accounts are linked.", {"linkedAccountsSecretRef": {"name": "acme-jira-accounts"}}
+        ),
+    ] = None
     token_exchange: Annotated[TokenExchange | None, about("With mode TokenExchange: where tokens are exchanged.")] = (
         None
     )
@@ -225,7 +230,13 @@ class ConnectorSpec(Model):
             "https://acme.example/jira",
         ),
     ]
-    auth: Annotated[Auth, about("As whom the agent acts: a mode, and the object of that mode.")]
+    auth: Annotated[
+        Auth,
+        about(
+            "As whom the agent acts: a mode, and the object of that mode.",
+            {"mode": "UserOAuth", "oauth": {"linkedAccountsSecretRef": {"name": "acme-jira-accounts"}}},
+        ),
+    ]
     tools: Annotated[Tools, about("What the agent may call, and what waits for a person's yes.")] = Tools()
     resilience: Annotated[Resilience, about("Timeout, retries and circuit breaker.")] = Resilience()
 

@@ -140,7 +140,13 @@ class ModelRouteSpec(Model):
         ),
         ListOf("name"),
     ]
-    tiers: Annotated[Tiers, about("Models by capability and price; at least one tier.")]
+    tiers: Annotated[
+        Tiers,
+        about(
+            "Models by capability and price; at least one tier.",
+            {"mid": {"targets": [{"provider": "anthropic", "model": "claude-haiku"}]}},
+        ),
+    ]
     routing: Annotated[Routing, about("How a request gets its tier.", {"strategy": "Complexity", "default": "mid"})]
     fallback: Annotated[
         tuple[Tier, ...],

@@ -116,16 +116,32 @@ def structural(kind: type[Kind]) -> Node:
     }
 
 
-def _explained(node: Node) -> Node:
+def _sample(node: Node) -> Any:
+    """An example of a value: its own, else one of its required fields (of all, where none is required), else None."""
+    examples: list[Any] = node.get("examples") or []
+    if examples:
+        return examples[0]
+    if node["type"] == "array":
+        entry = _sample(node["items"])
+        return None if entry is None else [entry]
+    properties: Node = node.get("properties", {})
+    fields = {name: _sample(properties[name]) for name in node.get("required", properties)}
+    return {name: value for name, value in fields.items() if value is not None} or None
+
+
+def _explained(node: Node, depth: int = 0) -> Node:
     """Move examples to the description's end: CRDs know no ``examples``, and ``kubectl explain`` shows descriptions."""
     out = {key: value for key, value in node.items() if key != "examples"}
-    if examples := node.get("examples"):
+    examples: list[Any] = node.get("examples") or []
+    if depth > 1 and "description" in node and not examples and (sample := _sample(node)):
+        examples = [sample]
+    if examples:
         shown = (value if isinstance(value, str) else json.dumps(value) for value in examples)
         out["description"] = f"{node['description']} Example: {', '.join(shown)}"
     if "properties" in out:
-        out["properties"] = {name: _explained(field) for name, field in out["properties"].items()}
+        out["properties"] = {name: _explained(field, depth + 1) for name, field in out["properties"].items()}
     if "items" in out:
-        out["items"] = _explained(out["items"])
+        out["items"] = _explained(out["items"], depth + 1)
     return out
 
 

@@ -173,9 +173,14 @@ class TenantSpec(Model):
     """What the tenant shall be."""
 
     display_name: Annotated[str, about("The name that people read.", "Acme", min_length=1, max_length=100)]
-    identity: Annotated[Identity, about("Where this tenant's users come from: oidc, slack, teams, or several.")] = (
-        Identity()
-    )
+    identity: Annotated[
+        Identity,
+        about(
+            "Where this tenant's users come from: oidc, slack, teams, or several. "
+            "A channel without its part refuses everybody.",
+            {"oidc": {"issuerURL": "https://login.acme.example"}},
+        ),
+    ] = Identity()
     agent: Annotated[AgentTemplate, about("The agent where no Rollout governs it.")]
     workers: Annotated[Workers, about("How many workers run.")] = Workers()
     memory: Annotated[Memory, about("How long the agent remembers.")] = Memory()

@@ -1,0 +1,352 @@
+"""The CRDs in a real API server say what the typed kinds say, and say it helpfully."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from pilothouse_api import KINDS, Connector, Kind
+from pilothouse_api.meta import refused_changes
+from pilothouse_api.names import API_VERSION, GROUP, VERSION
+from pilothouse_api.schema import crd
+from pydantic import ValidationError
+
+INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))
+NAMESPACE = "pilothouse-crd-test"
+BY_NAME = {kind.__name__: kind for kind in KINDS}
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def api(kubeconfig: str) -> Iterator[client.CustomObjectsApi]:
+    """An API server that serves the four kinds, exactly as they are generated now."""
+    connection = config.new_client_from_config(config_file=kubeconfig)
+    definitions = client.ApiextensionsV1Api(connection)
+    for kind in KINDS:
+        definition = crd(kind)
+        name = definition["metadata"]["name"]
+        try:
+            definitions.create_custom_resource_definition(definition)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            definitions.patch_custom_resource_definition(name, definition)
+        _wait_until_served(definitions, name)
+    try:
+        client.CoreV1Api(connection).create_namespace({"metadata": {"name": NAMESPACE}})
+    except ApiException as error:
+        if error.status != 409:
+            raise
+    custom = client.CustomObjectsApi(connection)
+    _wait_until_enforced(custom)
+    yield custom
+    connection.close()
+
+
+def _wait_until_served(definitions: client.ApiextensionsV1Api, name: str) -> None:
+    for _ in range(100):
+        status = definitions.read_custom_resource_definition(name).status
+        if any(c.type == "Established" and c.status == "True" for c in (status and status.conditions) or ()):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{name} was not established within 10 s")
+
+
+def _wait_until_enforced(custom: client.CustomObjectsApi) -> None:
+    """Established comes a moment before the handler; a 404 of a whole kind means not yet."""
+    for kind in KINDS:
+        for _ in range(100):
+            try:
+                custom.list_namespaced_custom_object(GROUP, VERSION, NAMESPACE, kind.plural)
+                break
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            time.sleep(0.1)
+
+
+def refusal(api: client.CustomObjectsApi, obj: Object) -> str | None:
+    """What the API server says against creating the object; None where it would create it."""
+    kind = BY_NAME[obj["kind"]]
+    try:
+        api.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, kind.plural, obj, dry_run="All")
+    except ApiException as error:
+        if error.status not in (400, 422):
+            raise
+        return str(json.loads(error.body)["message"])
+    return None
+
+
+def typed_refusal(obj: Object) -> str | None:
+    """What the typed kind says against the object."""
+    try:
+        BY_NAME[obj["kind"]].model_validate(obj)
+    except ValidationError as error:
+        return str(error)
+    return None
+
+
+# --- wrong objects that people write -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_wrong_object_is_refused_with_a_sentence_that_helps(api: client.CustomObjectsApi, path: Path) -> None:
+    text = path.read_text()
+    expected = text.splitlines()[0].removeprefix("# expect: ")
+    obj = yaml.safe_load(text)
+
+    said = refusal(api, obj)
+
+    assert said is not None, "the API server accepted it"
+    assert expected in said
+    assert typed_refusal(obj) is not None, "the typed kind accepted it"
+
+
+def test_there_are_ten_wrong_objects_of_all_kinds() -> None:
+    assert len(INVALID) >= 10
+    assert {yaml.safe_load(path.read_text())["kind"] for path in INVALID} == set(BY_NAME)
+
+
+# --- generated objects, valid and slightly broken ------------------------------------------------------------------
+
+REF = st.fixed_dictionaries({"name": st.sampled_from(["acme", "acme-jira", "a.b", "Acme", "a_b", "-a", "x" * 254, ""])})
+GOOD_REF = st.fixed_dictionaries({"name": st.sampled_from(["acme", "a.b", "0"])})
+DURATION = st.sampled_from(["30s", "1h30m", "180d", "500ms"]) | st.sampled_from(
+    ["0s", "00m", "10", "s", "1w", "-1s", ""]
+)
+MONEY = st.sampled_from(["0", "250", "0.002", "00.10"]) | st.sampled_from(["-1", "1e3", "0.", ".5", "$3", "NaN", 2])
+PERCENT = st.sampled_from(["2%", "12.5%", "150%"]) | st.sampled_from(["2", "-2%", "%", "2.%", "1.234%"])
+URL = st.sampled_from(["http://a.b:80/v1", "https://x"]) | st.sampled_from(["ftp://x", "https://", "https://a b", "x"])
+NAME = st.sampled_from(["local", "anthropic", "x1"])
+TIER = st.sampled_from(["fast", "mid", "power"])
+TEXT = st.sampled_from(["", "a", "Grüße, 世界 \U0001f680", "x\n", " "])
+
+
+def often(good: st.SearchStrategy[Any], wild: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Mostly good, so that whole objects are often valid; else every object is refused for some trifle."""
+    return st.integers(0, 19).flatmap(lambda n: wild if n == 0 else good)
+
+
+ref = often(GOOD_REF, REF)
+duration = often(st.sampled_from(["30s", "1h30m", "180d"]), DURATION)
+money = often(st.sampled_from(["0", "0.002", "250"]), MONEY)
+url = often(st.sampled_from(["https://x", "http://a.b:80/v1"]), URL)
+count = often(st.integers(1, 20), st.integers(-1, 10**7) | st.sampled_from(["3", True]))
+glob = often(st.sampled_from(["*", "issue.*", "user.grant*", "a.b"]), st.sampled_from(["", "a b", "x" * 129, "ä"]))
+scopes = st.lists(
+    often(st.sampled_from(["read:x", "write:x", "offline"]), st.sampled_from(["", "a b", 'a"'])), max_size=3
+)
+
+
+def obj(**required: st.SearchStrategy[Any]) -> st.SearchStrategy[Object]:
+    return st.fixed_dictionaries(required)
+
+
+def opt(required: Object, **optional: st.SearchStrategy[Any]) -> st.SearchStrategy[Object]:
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+agent = opt(
+    {"modelRouteRef": ref},
+    instructions=TEXT,
+    maxSteps=count,
+    deadline=duration,
+    image=often(st.just("r/p:1"), st.sampled_from(["", "a b", "x\n"])),
+)
+tenant_spec = opt(
+    {"displayName": often(st.just("Acme"), TEXT), "agent": agent},
+    identity=opt(
+        {},
+        oidc=opt({"issuerURL": url}, audience=often(st.just("p"), TEXT)),
+        slack=obj(teamID=often(st.just("T0ACME"), st.sampled_from(["t0", "T", ""])), credentialsSecretRef=ref),
+        teams=obj(
+            tenantID=often(st.just("7f1c0b7e-5d0a-4c43-9d51-0a8f6c1f2b11"), TEXT),
+            appID=st.just("7F1C0B7E-5d0a-4c43-9d51-0a8f6c1f2b11"),
+            credentialsSecretRef=ref,
+        ),
+    ),
+    workers=opt({}, minReplicas=often(st.integers(1, 3), count), maxReplicas=often(st.integers(4, 9), count)),
+    memory=opt({}, shortTermTTL=duration, longTermTTL=duration, contextTokens=often(st.just(4000), count)),
+    limits=opt({}, requestsPerMinute=count, dailyBudgetUSD=money),
+    credentials=opt(
+        {"backend": st.sampled_from(["Vault", "Kubernetes"])},
+        vault=opt({"address": url, "role": st.just("acme")}, mount=often(st.just("kv"), TEXT)),
+    ),
+)
+AUTH = {
+    "oauth": opt({}, clientSecretRef=ref, scopes=scopes, linkedAccountsSecretRef=ref),
+    "tokenExchange": opt({"tokenURL": url, "audience": st.just("a"), "clientSecretRef": ref}, scopes=scopes),
+    "jwtBearer": obj(tokenURL=url, issuer=st.just("i"), audience=st.just("a"), privateKeySecretRef=ref),
+    "serviceAccount": opt({"tokenSecretRef": ref}, writes=st.sampled_from(["Deny", "Allow"])),
+}
+MODES = dict(zip(["UserOAuth", "TokenExchange", "JWTBearer", "ServiceAccount"], AUTH, strict=True))
+matching_auth = st.sampled_from(list(MODES)).flatmap(
+    lambda mode: obj(mode=st.just(mode), **{MODES[mode]: AUTH[MODES[mode]]})
+)
+connector_spec = opt(
+    {
+        "tenantRef": ref,
+        "type": often(st.sampled_from(["jira", "okta", "mcp"]), st.just("Jira")),
+        "url": url,
+        "auth": often(matching_auth, opt({"mode": st.sampled_from(list(MODES))}, **AUTH)),
+    },
+    tools=opt(
+        {},
+        allow=st.lists(glob, max_size=3),
+        approvals=st.lists(opt({"match": glob}, by=st.sampled_from(["User", "Manager"])), max_size=2),
+    ),
+    resilience=opt(
+        {},
+        timeout=duration,
+        retry=opt({}, attempts=often(st.integers(1, 10), count)),
+        breaker=opt(
+            {}, window=count, minimumCalls=often(st.just(1), count), openFor=duration, failureRatePercent=count
+        ),
+    ),
+)
+target = opt({"provider": NAME, "model": often(st.just("m"), TEXT)}, pricePer1K=opt({}, input=money, output=money))
+some_targets = obj(targets=st.lists(target, min_size=1, max_size=2))
+targets = obj(targets=st.lists(target, max_size=2))
+provider = opt(
+    {"name": NAME, "type": st.sampled_from(["OpenAI", "Anthropic"])}, baseURL=url, credentialsSecretRef=ref
+) | st.sampled_from([{"name": name, "type": "OpenAI", "baseURL": "http://v"} for name in ("local", "anthropic", "x1")])
+route_spec = opt(
+    {
+        "providers": st.lists(provider, max_size=3)
+        | st.just([{"name": name, "type": "OpenAI", "baseURL": "http://v"} for name in ("local", "anthropic", "x1")]),
+        "tiers": opt({}, fast=targets, mid=targets, power=targets)
+        | obj(fast=some_targets, mid=some_targets, power=some_targets),
+        "routing": opt({"default": TIER}, strategy=st.just("Complexity")),
+    },
+    fallback=st.lists(TIER, max_size=3, unique=True) | st.lists(TIER, max_size=3),
+    cache=obj(ttl=duration),
+)
+step = opt({}, setWeight=often(st.integers(0, 100), st.sampled_from([-1, 101, "5"]))) | opt(
+    {}, pause=opt({}, duration=duration)
+)
+rising = st.lists(st.integers(0, 99), unique=True, max_size=4).map(
+    lambda weights: [{"setWeight": weight} for weight in [*sorted(weights), 100]]
+)
+compare = opt({}, against=st.just("Baseline"), maxDecrease=PERCENT) | opt(
+    {}, maxIncrease=st.just("20%"), maxDecrease=PERCENT
+)
+condition = often(st.sampled_from(["result < 100", "result>=-0.5"]), st.sampled_from(["x < 1", "result < a", "result"]))
+metric = (
+    opt(
+        {"name": st.sampled_from(["success-rate", "queue-depth", "Bad Name"])},
+        source=st.sampled_from(["Builtin", "Prometheus"]),
+        query=often(st.just("sum(x)"), TEXT),
+        successCondition=condition,
+        compare=compare,
+        failureLimit=count,
+    )
+    | obj(name=st.just("accuracy"), compare=st.just({"maxDecrease": "2%"}))
+    | obj(name=st.just("q"), source=st.just("Prometheus"), query=st.just("x"), successCondition=condition)
+)
+rollout_spec = opt(
+    {
+        "tenantRef": ref,
+        "template": agent,
+        "strategy": obj(canary=obj(steps=often(rising, st.lists(step, max_size=4)) | st.lists(step, max_size=5))),
+    },
+    analysis=opt({"metrics": st.lists(metric, max_size=2)}, interval=duration),
+    paused=often(st.booleans(), st.just("true")),
+)
+SPECS = {"Tenant": tenant_spec, "Connector": connector_spec, "ModelRoute": route_spec, "Rollout": rollout_spec}
+object_name = often(st.sampled_from(["acme", "a-1"]), st.sampled_from(["a.b", "x" * 41, "x" * 64]))
+
+
+@st.composite
+def objects(draw: st.DrawFn, kind: type[Kind]) -> Object:
+    """An object of the kind; now and then with a field missing or of another type."""
+    made = {
+        "apiVersion": API_VERSION,
+        "kind": kind.__name__,
+        "metadata": {"name": draw(object_name)},
+        "spec": copy.deepcopy(draw(SPECS[kind.__name__])),
+    }
+    if draw(st.integers(0, 4)) == 0:
+        node = made["spec"]
+        while isinstance(node, dict) and node:
+            key = draw(st.sampled_from(sorted(node)))
+            deeper = isinstance(node[key], dict) and node[key] and draw(st.booleans())
+            if deeper:
+                node = node[key]
+            elif draw(st.booleans()):
+                del node[key]
+                break
+            else:
+                node[key] = draw(st.sampled_from(["", 7, True, [], {}, "x" * 20_000]))
+                break
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_api_server_and_typed_kind_agree(api: client.CustomObjectsApi, kind: type[Kind]) -> None:
+    verdicts = {True: 0, False: 0}
+
+    @settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+    @given(objects(kind))
+    def agree(made: Object) -> None:
+        server, typed = refusal(api, made), typed_refusal(made)
+        event("accepted" if server is None else "refused")
+        verdicts[server is None] += 1
+        assert (server is None) == (typed is None), f"API server: {server}\ntyped kind: {typed}\n{json.dumps(made)}"
+
+    agree()
+
+    # An agreement on nothing but refusals, or nothing but acceptances, would say little.
+    assert min(verdicts.values()) >= 20, verdicts
+
+
+# --- defaults and changes ------------------------------------------------------------------------------------------
+
+
+def connector(**spec: Any) -> Object:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Connector",
+        "metadata": {"name": "crd-test"},
+        "spec": {
+            "tenantRef": {"name": "acme"},
+            "type": "jira",
+            "url": "https://acme.example/jira",
+            "auth": {"mode": "UserOAuth", "oauth": {"linkedAccountsSecretRef": {"name": "accounts"}}},
+            **spec,
+        },
+    }
+
+
+def test_defaults_of_the_api_server_are_those_of_the_typed_kind(api: client.CustomObjectsApi) -> None:
+    made = connector(resilience={"breaker": {"window": 50}})
+
+    stored = api.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "connectors", made, dry_run="All")
+
+    assert stored["spec"] == Connector.model_validate(made).spec.to_api()
+
+
+@pytest.mark.parametrize("change", [{"type": "okta"}, {"tenantRef": {"name": "other"}}], ids=["type", "tenantRef"])
+def test_what_cannot_change_is_refused_by_both(api: client.CustomObjectsApi, change: Object) -> None:
+    before = connector()
+    api.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "connectors", before)
+    try:
+        with pytest.raises(ApiException) as refused:
+            api.patch_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "connectors", "crd-test", {"spec": change})
+        said = json.loads(refused.value.body)["message"]
+        (expected,) = refused_changes(
+            Connector.model_validate(before).spec, Connector.model_validate(connector(**change)).spec
+        )
+        assert expected in said
+    finally:
+        api.delete_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "connectors", "crd-test")
