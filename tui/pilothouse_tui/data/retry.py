@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Backoff:
         self._failures = 0
 
 
-async def batches(source: AsyncIterator[T], interval: float) -> AsyncIterator[list[T]]:
+async def batches(source: AsyncIterator[T], interval: float) -> AsyncGenerator[list[T], None]:
     """Join what ``source`` yields within ``interval`` seconds, so that at most 1/interval lists a second come out."""
     queue: asyncio.Queue[T | None] = asyncio.Queue()
 

@@ -1,0 +1,269 @@
+"""Fixed data and fake sources for the terminal UI: for tests, the README's picture, and trying keys by hand.
+
+``python -m pilothouse_testing.tui_fakes [TENANTS SESSIONS]`` runs the UI on them (with numbers: that many, changing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from pilothouse_tui.model import (
+    FLEET,
+    KUBERNETES,
+    Breaker,
+    BreakerState,
+    Condition,
+    Connected,
+    FleetSnapshot,
+    KubeObject,
+    ObjectsListed,
+    Run,
+    RunOutcome,
+    Session,
+    SessionDetail,
+    SessionUpdate,
+    Step,
+    StepOutcome,
+    TenantCost,
+    Update,
+)
+
+NOW = datetime(2026, 11, 22, 9, 30, 0, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    """A moment before ``NOW``."""
+    return NOW - timedelta(seconds=seconds)
+
+
+def conditions(ready: bool = True, reason: str = "", message: str = "", since: float = 7200) -> tuple[Condition, ...]:
+    """``Accepted``, ``ResolvedRefs`` and ``Ready``; where not ready, ``ResolvedRefs`` has the reason."""
+    return (
+        Condition("Accepted", "True", "Accepted", "", ago(since)),
+        Condition("ResolvedRefs", "True" if ready else "False", reason or "Resolved", message, ago(since)),
+        Condition(
+            "Ready",
+            "True" if ready else "False",
+            "AllWorkersLoaded" if ready else reason,
+            "1 of 1 workers run this configuration" if ready else message,
+            ago(since),
+        ),
+    )
+
+
+def tenant(name: str, title: str = "", *, ready: bool = True, reason: str = "", message: str = "") -> KubeObject:
+    """A Tenant in a namespace of its own name."""
+    return KubeObject("Tenant", name, name, title or name.title(), name, "", 3, 3, conditions(ready, reason, message))
+
+
+def connector(tenant_name: str, kind: str, *, ready: bool = True, reason: str = "", message: str = "") -> KubeObject:
+    """A Connector of a tenant."""
+    detail = f"{kind} · https://{tenant_name}.example/{kind}"
+    state = conditions(ready, reason, message, since=300)
+    return KubeObject("Connector", tenant_name, kind, kind, tenant_name, detail, 1, 1, state)
+
+
+def route(namespace: str, *, ready: bool = True, reason: str = "", message: str = "") -> KubeObject:
+    """A ModelRoute."""
+    state = conditions(ready, reason, message, since=600)
+    return KubeObject("ModelRoute", namespace, "standard", "standard", "", "local, anthropic", 2, 2, state)
+
+
+MISSING = "Secret initech-sf has no key clientSecret. Create it, or change spec.auth.oauth.clientSecretRef."
+
+OBJECTS: tuple[KubeObject, ...] = (
+    tenant("acme", "Acme"),
+    connector("acme", "jira"),
+    connector("acme", "servicenow"),
+    route("acme"),
+    tenant("globex", "Globex"),
+    connector("globex", "okta"),
+    route("globex"),
+    tenant("initech", "Initech"),
+    connector("initech", "salesforce", ready=False, reason="SecretKeyMissing", message=MISSING),
+    route("initech"),
+    replace(tenant("umbrella", "Umbrella"), generation=4),
+    tenant(
+        "hooli", "Hooli", ready=False, reason="ModelRouteNotFound", message="There is no ModelRoute standard in hooli."
+    ),
+)
+
+SESSIONS: tuple[Session, ...] = (
+    Session(
+        "acme", "s-7f31c2", "employee@acme.example", "r-5d9c", "acme-worker-5d9c-x2k", ago(320), ago(1),
+        "jira.issue.create  Open an issue for the VPN outage", "VPN is down for the Berlin office", 3, 18_420, True,
+        RunOutcome.ANSWERED,
+    ),
+    Session(
+        "globex", "s-19ab40", "dana@globex.example", "r-11e0", "globex-worker-11e0-p9c", ago(45), ago(3),
+        "okta.user.find  Look up Sam's account", "Unlock Sam's account", 1, 2_310, True, RunOutcome.UNKNOWN,
+    ),
+    Session(
+        "acme", "s-c0ffee", "lena@acme.example", "r-5d9c", "acme-worker-5d9c-x2k", ago(900), ago(4),
+        "plan", "Which of my tickets are overdue?", 7, 92_800, True, RunOutcome.PARTIAL,
+    ),
+    Session(
+        "initech", "s-88aa01", "milton@initech.example", "r-77b2", "initech-worker-77b2-qq1", ago(3000), ago(64),
+        "", "Update the Penetrode opportunity to closed won", 2, 40_120, False, RunOutcome.FAILED,
+    ),
+    Session(
+        "umbrella", "s-5512ef", "alice@umbrella.example", "r-2a01", "umbrella-worker-2a01-m4z", ago(4000), ago(610),
+        "", "Order a laptop for the new analyst", 4, 1_204_000, False, RunOutcome.ANSWERED,
+    ),
+    Session(
+        "acme", "s-90d1aa", "山田@acme.example", "r-5d9c", "acme-worker-5d9c-x2k", ago(7300), ago(3700),
+        "", "経費精算の締め切りはいつですか", 1, 900, False, RunOutcome.STOPPED,
+    ),
+)  # fmt: skip
+
+BREAKERS: tuple[Breaker, ...] = (
+    Breaker("initech", "connector/salesforce", BreakerState.OPEN, 100.0, "6 of 6 calls failed: HTTP 503", ago(22)),
+    Breaker("globex", "provider/anthropic", BreakerState.HALF_OPEN, 55.0, "trying 3 calls", ago(8)),
+    Breaker("acme", "connector/jira", BreakerState.CLOSED, 0.0, "", ago(7200)),
+    Breaker("acme", "connector/servicenow", BreakerState.CLOSED, 5.0, "", ago(7200)),
+    Breaker("acme", "provider/local", BreakerState.CLOSED, 0.0, "", ago(7200)),
+)
+
+COSTS: tuple[TenantCost, ...] = (
+    TenantCost("acme", 14_382_120, 2_310_442, 402_110, 1204),
+    TenantCost("globex", 6_021_000, 912_400, 110_020, 388),
+    TenantCost("initech", 812_400, 99_120, 20_400, 41),
+    TenantCost("umbrella", 2_204_000, 310_000, 51_200, 96),
+)
+
+SNAPSHOT = FleetSnapshot(SESSIONS, BREAKERS, COSTS)
+
+DETAIL = SessionDetail(
+    SESSIONS[0],
+    (
+        Run(
+            "run-01", "Is the VPN down?", ago(320), False, RunOutcome.ANSWERED, 1200, 240, 4_020, 2140, "",
+            (
+                Step("1", "servicenow.incident.search", "Looked for incidents about VPN: 2 found", False,
+                     StepOutcome.SUCCEEDED, ago(319), 410),
+                Step("2", "jira.issue.search", "Looked for issues about VPN: none", False,
+                     StepOutcome.SUCCEEDED, ago(319), 388),
+            ),
+        ),
+        Run(
+            "run-02", "Close the old incident", ago(200), False, RunOutcome.FAILED, 900, 80, 2_100, 3020,
+            "ServiceNow refused: only the assignee may close INC0010042. Nothing was changed.",
+            (Step("1", "servicenow.incident.close", "Close INC0010042", False, StepOutcome.REFUSED, ago(199), 290),),
+        ),
+        Run(
+            "run-03", "Open an issue for the VPN outage", ago(3), True, RunOutcome.UNKNOWN, 1100, 60, 3_300, 0, "",
+            (
+                Step("1", "jira.project.find", "Found project NET", False, StepOutcome.SUCCEEDED, ago(2.5), 121),
+                Step("2", "jira.issue.create", "Open an issue for the VPN outage", True,
+                     StepOutcome.UNSPECIFIED, ago(2), 0),
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+
+class FakeSources:
+    """Plays lists of updates, then waits; ``push`` adds more while the app runs."""
+
+    def __init__(
+        self,
+        objects: Sequence[KubeObject] = OBJECTS,
+        snapshot: FleetSnapshot = SNAPSHOT,
+        detail: SessionDetail = DETAIL,
+        name: str = "pilothouse-local",
+    ) -> None:
+        self.name = name
+        self.opened: list[tuple[str, str]] = []
+        self.closed: list[tuple[str, str]] = []
+        self._detail = detail
+        self._kube: asyncio.Queue[Update] = asyncio.Queue()
+        self._fleet: asyncio.Queue[Update] = asyncio.Queue()
+        self._session: asyncio.Queue[SessionUpdate] = asyncio.Queue()
+        self._kube.put_nowait(Connected(KUBERNETES, "https://127.0.0.1:6443"))
+        for kind in ("Tenant", "Connector", "ModelRoute"):
+            self._kube.put_nowait(ObjectsListed(kind, tuple(o for o in objects if o.kind == kind)))
+        self._fleet.put_nowait(Connected(FLEET, "127.77.0.5:9090"))
+        self._fleet.put_nowait(snapshot)
+
+    def push_kubernetes(self, *updates: Update) -> None:
+        """More from the Kubernetes API."""
+        for update in updates:
+            self._kube.put_nowait(update)
+
+    def push_fleet(self, *updates: Update) -> None:
+        """More from Fleet."""
+        for update in updates:
+            self._fleet.put_nowait(update)
+
+    def push_session(self, *updates: SessionUpdate) -> None:
+        """More of the session that is open."""
+        for update in updates:
+            self._session.put_nowait(update)
+
+    async def kubernetes(self) -> AsyncIterator[Update]:
+        """See ``Sources``."""
+        while True:
+            yield await self._kube.get()
+
+    async def fleet(self) -> AsyncIterator[Update]:
+        """See ``Sources``."""
+        while True:
+            yield await self._fleet.get()
+
+    async def session(self, tenant: str, session_id: str) -> AsyncIterator[SessionUpdate]:
+        """See ``Sources``."""
+        self.opened.append((tenant, session_id))
+        try:
+            yield Connected(FLEET)
+            known = next((s for s in SESSIONS if s.key == (tenant, session_id)), self._detail.session)
+            yield replace(self._detail, session=known)
+            while True:
+                yield await self._session.get()
+        finally:
+            self.closed.append((tenant, session_id))
+
+
+def many(tenants: int, sessions: int) -> tuple[tuple[KubeObject, ...], FleetSnapshot]:
+    """As many tenants and sessions as asked for, the same each time."""
+    names = [f"tenant-{i:03d}" for i in range(tenants)]
+    live = tuple(
+        replace(SESSIONS[i % len(SESSIONS)], tenant=names[i % tenants], session_id=f"s-{i:05d}")
+        for i in range(sessions)
+    )
+    breakers = tuple(Breaker(n, "connector/jira", BreakerState.CLOSED, 0.0, "", ago(60)) for n in names)
+    costs = tuple(TenantCost(n, 1_000_000 + i, 1000, 1000, i) for i, n in enumerate(names))
+    return tuple(tenant(n) for n in names), FleetSnapshot(live, breakers, costs)
+
+
+async def churn(sources: FakeSources, snapshot: FleetSnapshot, per_second: int) -> None:
+    """Change random sessions for ever."""
+    chance = random.Random(7)
+    while True:
+        for _ in range(per_second // 20):
+            session = chance.choice(snapshot.sessions)
+            sources.push_fleet(
+                replace(session, current_step=f"step {chance.randrange(99)}", active=chance.random() < 0.4)
+            )
+        await asyncio.sleep(0.05)
+
+
+async def _main(arguments: list[str]) -> None:
+    from pilothouse_tui.app import PilothouseApp
+
+    if len(arguments) == 2:
+        objects, snapshot = many(int(arguments[0]), int(arguments[1]))
+        sources = FakeSources(objects, snapshot)
+        task = asyncio.create_task(churn(sources, snapshot, 1000))
+        await PilothouseApp(sources, clock=lambda: NOW).run_async()
+        task.cancel()
+    else:
+        await PilothouseApp(FakeSources(), clock=lambda: NOW).run_async()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1:]))

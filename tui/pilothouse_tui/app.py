@@ -1,0 +1,102 @@
+"""The application: owns the state, takes updates as messages, and shows them at most ten times a second.
+
+::
+
+    Sources ──batches──▶ Updated (message) ──▶ state.apply ──dirty──▶ flush timer (0.1 s) ──▶ screen.show()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from pilothouse_tui.data.retry import batches
+from pilothouse_tui.data.sources import LiveSources, Sources
+from pilothouse_tui.model import Fleet, Update
+from pilothouse_tui.screens.base import LiveScreen, Shared
+from pilothouse_tui.screens.help import HelpScreen, Key
+from pilothouse_tui.screens.overview import OverviewScreen
+from pilothouse_tui.state import apply
+
+FLUSH_SECONDS = 0.1
+TICK_SECONDS = 1.0
+"""How often ages and "retry in" are counted on while no data comes."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class PilothouseApp(App[None]):
+    """The terminal UI over any ``Sources``."""
+
+    TITLE = "Pilothouse"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "quit", "Quit", show=False, priority=True)]
+
+    class Updated(Message):
+        """A source has news."""
+
+        def __init__(self, updates: list[Update]) -> None:
+            super().__init__()
+            self.updates = updates
+
+    def __init__(self, sources: Sources, clock: Callable[[], datetime] = utc_now) -> None:
+        super().__init__()
+        self.shared = Shared(Fleet(), sources, clock)
+        self._dirty = False
+
+    def on_mount(self) -> None:
+        self.push_screen(OverviewScreen(self.shared))
+        self.run_worker(self._pump(self.shared.sources.kubernetes()), group="kubernetes")
+        self.run_worker(self._pump(self.shared.sources.fleet()), group="fleet")
+        self.set_interval(FLUSH_SECONDS, self._show_changes)
+        self.set_interval(TICK_SECONDS, self._mark)
+
+    async def _pump(self, source: AsyncIterator[Update]) -> None:
+        async with aclosing(batches(source, FLUSH_SECONDS)) as stream:
+            async for updates in stream:
+                self.post_message(self.Updated(updates))
+
+    def on_pilothouse_app_updated(self, event: Updated) -> None:
+        apply(self.shared.fleet, event.updates, self.shared.clock())
+        self._dirty = True
+
+    def _mark(self) -> None:
+        self._dirty = True
+
+    def _show_changes(self) -> None:
+        if self._dirty and isinstance(self.screen, LiveScreen):
+            self._dirty = False
+            self.screen.show()
+
+    def action_help(self) -> None:
+        """Show the keys of the screen, and of the widget with the focus."""
+        keys: dict[str, Key] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.tooltip and binding.action not in keys:
+                names = [self.get_key_display(b.binding) for b in self.screen.active_bindings.values()
+                         if b.binding.action == binding.action]  # fmt: skip
+                keys[binding.action] = (" ".join(dict.fromkeys(names)), binding.tooltip)
+        self.push_screen(HelpScreen(list(keys.values())))
+
+
+def run(kubeconfig: str = "", context: str = "", fleet_address: str = "") -> None:
+    """Run the terminal UI until the person leaves. Raises ConfigurationError where no cluster is configured."""
+    from pilothouse_tui.data.fleet import FleetClient
+    from pilothouse_tui.data.kube import KubeClient
+
+    async def main() -> None:
+        async with KubeClient.from_environment(kubeconfig, context) as kube:
+            await PilothouseApp(LiveSources(kube, FleetClient(kube, fleet_address))).run_async()
+
+    asyncio.run(main())

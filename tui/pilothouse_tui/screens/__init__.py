@@ -1,0 +1,1 @@
+"""Screens: what is shown together, and which message leads where."""

@@ -1,0 +1,1 @@
+"""Widgets: each owns its messages, its bindings with tooltips, and its styles."""
