@@ -116,6 +116,7 @@ class Jira:
             ("GET", "/mypermissions", self.mypermissions),
         ):
             add(method, API + path, self._authenticated(handler))
+        add("GET", f"{API}/serverInfo", self.server_info)
 
     def _authenticated(self, handler: Callable[[web.Request, User], Any]) -> Handler:
         async def authenticated(request: web.Request) -> web.StreamResponse:
@@ -143,6 +144,11 @@ class Jira:
     def _save(self, issue: Issue) -> None:
         now = self.clock()
         self.store.save(replace(issue, updated=now), now, self.sim.faults.index_delay_seconds)
+
+    async def server_info(self, request: web.Request) -> web.Response:
+        """What the site is; needs no credential, as in Jira."""
+        info = {"baseUrl": _base(request), "deploymentType": "Cloud", "version": "1001.0.0-SNAPSHOT"}
+        return web.json_response({**info, "versionNumbers": [1001, 0, 0], "serverTitle": "Jira stand-in"})
 
     async def search(self, request: web.Request, user: User) -> web.Response:
         """Pages by ``nextPageToken``, gives no total, and shows only ``id`` where ``fields`` is not given."""
@@ -213,12 +219,7 @@ class Jira:
         given = _typed(body, "fields", dict, {})
         project = fields.chosen_project(given.get("project"), self.store, user)
         values = fields.checked(given, project, self.store, user, creating=True)
-        properties: dict[str, Any] = {}
-        for entry in _typed(body, "properties", list, []):
-            if not isinstance(entry, dict) or set(entry) != {"key", "value"} or not isinstance(entry["key"], str):
-                raise JiraError(400, INVALID_PAYLOAD)
-            _check_property(entry["key"], entry["value"])
-            properties[entry["key"]] = entry["value"]
+        properties = {entry["key"]: entry["value"] for entry in _properties(body)}
         number, key = self.store.next_identity(project.key)
         now = self.clock()
         issue = Issue(
@@ -249,10 +250,19 @@ class Jira:
         return web.Response(status=204)
 
     async def comments(self, request: web.Request, user: User) -> web.Response:
-        """A page of an issue's comments, oldest first."""
+        """A page of an issue's comments, oldest first unless ``orderBy=-created``."""
         issue = self._issue(request, user)
         start, size = _number(request, "startAt", 0), _number(request, "maxResults", 100)
-        page = [fields.comment_view(c, issue, self.store, _base(request)) for c in issue.comments[start : start + size]]
+        order = request.query.get("orderBy", "created")
+        if order not in ("created", "-created", "+created"):
+            raise JiraError(400, f"Ordering by '{order}' is not supported.")
+        listed = issue.comments[::-1] if order == "-created" else issue.comments
+        expand = "properties" in request.query.get("expand", "").split(",")
+        base = _base(request)
+        page = [
+            fields.comment_view(comment, issue, self.store, base, properties=expand)
+            for comment in listed[start : start + size]
+        ]
         return web.json_response({"startAt": start, "maxResults": size, "total": len(issue.comments), "comments": page})
 
     async def add_comment(self, request: web.Request, user: User) -> web.Response:
@@ -268,7 +278,7 @@ class Jira:
         if not adf.plain(body["body"]).strip():
             raise field_error(comment="Comment body can not be empty!")
         number = str(10000 + sum(len(i.comments) for i in self.store.issues.values()))
-        comment = Comment(number, user.account_id, body["body"], self.clock())
+        comment = Comment(number, user.account_id, body["body"], self.clock(), _properties(body))
         issue.comments.append(comment)
         self._save(issue)
         return web.json_response(fields.comment_view(comment, issue, self.store, _base(request)), status=201)
@@ -437,6 +447,16 @@ class Jira:
             for name in names
         }
         return web.json_response({"permissions": granted})
+
+
+def _properties(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entity properties that a create sets, as ``[{key, value}]``. Raises ``JiraError``."""
+    entries: list[dict[str, Any]] = _typed(body, "properties", list, [])
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"key", "value"} or not isinstance(entry["key"], str):
+            raise JiraError(400, INVALID_PAYLOAD)
+        _check_property(entry["key"], entry["value"])
+    return entries
 
 
 def _check_property(key: str, value: object) -> None:

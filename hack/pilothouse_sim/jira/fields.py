@@ -90,8 +90,10 @@ def status_view(status: Status, base: str) -> dict[str, Any]:
     }
 
 
-def comment_view(comment: Comment, issue: Issue, store: Store, base: str) -> dict[str, Any]:
-    """A comment with its ADF body."""
+def comment_view(
+    comment: Comment, issue: Issue, store: Store, base: str, *, properties: bool = False
+) -> dict[str, Any]:
+    """A comment with its ADF body, and its properties where they are expanded."""
     author = user_view(store.user_by_id(comment.author), base)
     return {
         "self": f"{base}/rest/api/3/issue/{issue.id}/comment/{comment.id}",
@@ -102,6 +104,7 @@ def comment_view(comment: Comment, issue: Issue, store: Store, base: str) -> dic
         "created": timestamp(comment.created),
         "updated": timestamp(comment.created),
         "jsdPublic": True,
+        **({"properties": comment.properties} if properties else {}),
     }
 
 

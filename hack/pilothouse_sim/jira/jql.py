@@ -397,7 +397,8 @@ def _date_test(clause: Clause, now: float) -> Callable[[Issue], bool]:
             raise JiraError(
                 400,
                 f"Date value '{text}' for field '{clause.field}' is invalid. Valid formats include: "
-                "'yyyy/MM/dd HH:mm', 'yyyy-MM-dd HH:mm', 'yyyy/MM/dd', 'yyyy-MM-dd', or a period format e.g. '-5d', '4w 2d'.",
+                "'yyyy/MM/dd HH:mm', 'yyyy-MM-dd HH:mm', 'yyyy/MM/dd', 'yyyy-MM-dd', "
+                "or a period format e.g. '-5d', '4w 2d'.",
             ) from None
     compare = _COMPARISONS.get(clause.operator)
     if compare is None:

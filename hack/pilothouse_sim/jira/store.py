@@ -83,6 +83,7 @@ class Comment:
     author: str
     body: dict[str, Any]
     created: float
+    properties: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
