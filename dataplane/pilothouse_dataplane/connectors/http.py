@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
 import aiohttp
 import orjson
 
 from pilothouse_dataplane.connectors.base import SystemUnavailable
-from pilothouse_dataplane.models.sse import retry_after_seconds
+from pilothouse_dataplane.core.retry import parse_retry_after
 
 _MAX_BODY_BYTES = 1 << 20
 
@@ -85,7 +86,7 @@ class JsonClient:
             raise SystemUnavailable(f"{self._system} broke off the connection.", may_have_acted=True) from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> JsonResponse:
-        after = retry_after_seconds(response.headers)
+        after = parse_retry_after(response.headers.get("Retry-After"), time())
         raw = bytearray()
         async for chunk in response.content.iter_any():
             raw += chunk

@@ -7,6 +7,7 @@ tried again; a write whose outcome is unknown is settled by looking its key up (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,20 @@ def wait_before_retry(
             return None
         wait += max(0.0, retry_after)  # jitter on top, so that clients told the same second don't come together
     return wait if wait < remaining else None
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """``Retry-After`` in seconds, from a number or an HTTP date (RFC 9110, 10.2.3); None where absent or unreadable.
+
+    ``now`` is epoch seconds.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except ValueError:
+            return None
+    return max(0.0, seconds) if seconds == seconds else None  # "nan" is a float too

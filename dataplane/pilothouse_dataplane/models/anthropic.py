@@ -6,6 +6,7 @@ Source: https://docs.anthropic.com/en/api/messages-streaming
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -25,6 +26,10 @@ DEFAULT_BASE_URL = "https://api.anthropic.com"
 _MAX_TOKENS = 4096
 """The protocol wants a bound; an answer in a chat is far shorter."""
 _MAX_ARGUMENT_CHARS = 65_536
+
+
+def _is_last(data: bytes) -> bool:
+    return b'"message_stop"' in data  # inside a text its quotes would be escaped
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -84,34 +89,38 @@ class AnthropicProvider:
 
     async def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         read = written = 0
+        finished = False
         tool: tuple[str, str] | None = None
         parts: list[str] = []
-        async for data in self._client.post(self._url, self._headers, request_body(model, request)):
-            event = parse_event(self.name, data)
-            kind = event.get("type")
-            if kind == "message_start":
-                usage = (event.get("message") or {}).get("usage") or {}
-                read = sum(
-                    int(usage.get(part) or 0)
-                    for part in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-                )
-            elif kind == "content_block_start":
-                block = event.get("content_block") or {}
-                tool = (block.get("id", ""), block.get("name", "")) if block.get("type") == "tool_use" else None
-                parts = []
-            elif kind == "content_block_delta":
-                delta = event.get("delta") or {}
-                if text := delta.get("text"):
-                    yield ModelText(text)
-                parts.append(delta.get("partial_json") or "")
-                if sum(map(len, parts)) > _MAX_ARGUMENT_CHARS:
-                    raise ModelUnavailable(f"The model provider {self.name} sent arguments without end")
-            elif kind == "content_block_stop" and tool is not None:
-                yield ModelToolCall(ToolCall(*tool, "".join(parts)))
-                tool = None
-            elif kind == "message_delta":
-                written = int((event.get("usage") or {}).get("output_tokens") or written)
-            elif kind == "message_stop":
-                yield ModelDone(read, written)
-                return
-        raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
+        body = request_body(model, request)
+        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as events:
+            async for data in events:
+                event = parse_event(self.name, data)
+                kind = event.get("type")
+                if kind == "message_start":
+                    usage = (event.get("message") or {}).get("usage") or {}
+                    read = sum(
+                        int(usage.get(part) or 0)
+                        for part in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+                    )
+                elif kind == "content_block_start":
+                    block = event.get("content_block") or {}
+                    tool = (block.get("id", ""), block.get("name", "")) if block.get("type") == "tool_use" else None
+                    parts = []
+                elif kind == "content_block_delta":
+                    delta = event.get("delta") or {}
+                    if text := delta.get("text"):
+                        yield ModelText(text)
+                    parts.append(delta.get("partial_json") or "")
+                    if sum(map(len, parts)) > _MAX_ARGUMENT_CHARS:
+                        raise ModelUnavailable(f"The model provider {self.name} sent arguments without end")
+                elif kind == "content_block_stop" and tool is not None:
+                    yield ModelToolCall(ToolCall(*tool, "".join(parts)))
+                    tool = None
+                elif kind == "message_delta":
+                    written = int((event.get("usage") or {}).get("output_tokens") or written)
+                elif kind == "message_stop":
+                    finished = True
+        if not finished:
+            raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
+        yield ModelDone(read, written)

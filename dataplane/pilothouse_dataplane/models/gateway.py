@@ -8,7 +8,7 @@ long as the run has time. Nothing is tried again once text was shown: the user w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -82,7 +82,7 @@ class ModelGateway:
 
     async def stream(
         self, request: ModelRequest, *, deadline: float, on_call: Callable[[ModelCallRecord], None]
-    ) -> AsyncIterator[ModelEvent]:
+    ) -> AsyncGenerator[ModelEvent, None]:
         """Stream one answer. ``deadline`` is on the gateway's clock; ``on_call`` hears of the call that succeeded.
 
         Raises ModelError where no target answered: its message names the last reason.
@@ -122,7 +122,7 @@ class ModelGateway:
         target: TargetConfig,
         request: ModelRequest,
         on_call: Callable[[ModelCallRecord], None],
-    ) -> AsyncIterator[ModelEvent]:
+    ) -> AsyncGenerator[ModelEvent, None]:
         guard = self._guards.get(f"provider/{target.provider}", _PROVIDER_BREAKER)
         permit = guard.try_acquire()
         if permit is None:

@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
@@ -23,6 +24,10 @@ from pilothouse_dataplane.models.sse import SseClient, parse_event
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _MAX_TOOL_CALLS = 64
 _MAX_ARGUMENT_CHARS = 65_536
+
+
+def _is_last(data: bytes) -> bool:
+    return data == b"[DONE]"
 
 
 def message_body(message: Message) -> dict[str, Any]:
@@ -117,20 +122,22 @@ class OpenAIProvider:
         written = 0
         usage: dict[str, Any] | None = None
         finished = False
-        async for data in self._client.post(self._url, self._headers, request_body(model, request)):
-            if data == b"[DONE]":
-                finished = True
-                break
-            event = parse_event(self.name, data)
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or ():
-                delta = choice.get("delta") or {}
-                finished = finished or bool(choice.get("finish_reason"))
-                if text := delta.get("content"):
-                    written += len(text)
-                    yield ModelText(text)
-                for call in calls.add(delta.get("tool_calls")):
-                    yield ModelToolCall(call)
+        body = request_body(model, request)
+        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as events:
+            async for data in events:
+                if data == b"[DONE]":
+                    finished = True
+                    continue
+                event = parse_event(self.name, data)
+                usage = event.get("usage") or usage
+                for choice in event.get("choices") or ():
+                    delta = choice.get("delta") or {}
+                    finished = finished or bool(choice.get("finish_reason"))
+                    if text := delta.get("content"):
+                        written += len(text)
+                        yield ModelText(text)
+                    for call in calls.add(delta.get("tool_calls")):
+                        yield ModelToolCall(call)
         if not finished:
             raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
         for call in calls.rest():

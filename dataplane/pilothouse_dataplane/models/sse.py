@@ -6,14 +6,15 @@ The vendors' SDKs cost 60 to 98 MB and 14 to 41 ms of CPU a run; this costs abou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from email.utils import parsedate_to_datetime
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from time import time
 from typing import Any
 
 import aiohttp
 import orjson
 
+from pilothouse_dataplane.core.retry import parse_retry_after
 from pilothouse_dataplane.models.base import (
     ModelDenied,
     ModelError,
@@ -26,27 +27,14 @@ from pilothouse_dataplane.models.base import (
 
 _MAX_EVENT_BYTES = 1 << 20
 _MAX_ERROR_BYTES = 4096
-
-
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds, as a number or an HTTP date (RFC 9110, 10.2.3); None where absent or unreadable."""
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-        except ValueError:
-            return None
+_TAIL_SECONDS = 0.1
 
 
 def status_error(provider: str, status: int, detail: str, headers: Mapping[str, str]) -> ModelError:
     """The error of a response that is not 200. ``detail`` is the provider's own sentence."""
     said = f"The model provider {provider} answered {status}" + (f": {detail}" if detail else "")
     if status == 429:
-        return ModelRateLimited(said, retry_after_seconds(headers))
+        return ModelRateLimited(said, parse_retry_after(headers.get("Retry-After"), time()))
     if status in (401, 402, 403, 404):
         return ModelDenied(said)
     if status in (400, 413, 422):
@@ -66,8 +54,13 @@ class SseClient:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        """The ``data`` of each event, in order. Raises ModelError; cancelling ends the request at once."""
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: Mapping[str, Any], is_last: Callable[[bytes], bool]
+    ) -> AsyncGenerator[bytes, None]:
+        """The ``data`` of each event, in order, up to the one that ``is_last`` names.
+
+        Raises ModelError; cancelling ends the request at once.
+        """
         if self._session is None:  # made inside the loop, and only by a worker that uses this provider
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=256, keepalive_timeout=30, ttl_dns_cache=10),
@@ -93,6 +86,13 @@ class SseClient:
                     raise ModelUnavailable(f"The model provider {self._provider} did not answer with a stream")
                 async for data in self._events(response, first_by):
                     yield data
+                    if is_last(data):
+                        break
+                # a connection can be used again only when its body was read to the end
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TAIL_SECONDS):
+                        while await response.content.readany():
+                            pass
         except TimeoutError as error:
             raise ModelTimeout(f"The model provider {self._provider} took too long to answer") from error
         except aiohttp.ClientError as error:

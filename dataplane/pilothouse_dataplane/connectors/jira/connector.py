@@ -20,6 +20,7 @@ _FIELDS = ["summary", "status", "issuetype", "assignee", "reporter", "priority",
 _MAX_PAGES = 5
 _RECENT_USERS = 1000
 _RECENT_ISSUES = 50
+_KNOWN_ISSUES = 2000
 _LOOK_BACK_MINUTES = 15
 
 
@@ -47,6 +48,8 @@ class JiraConnector:
         # Search is eventually consistent; what a user has just changed is named in reconcileIssues, so that
         # the user's next search sees it. Bounded: users by last use, issues a user.
         self._recent: OrderedDict[str, list[str]] = OrderedDict()
+        self._ids: OrderedDict[str, str] = OrderedDict()
+        """Ids by key, of the issues read last: writes answer without them."""
 
     def describe_tools(self) -> tuple[Tool, ...]:
         return self._tools
@@ -187,6 +190,7 @@ class JiraConnector:
     async def _comment(self, key: str, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
         body = {"body": adf.from_text(str(arguments["body"])), "properties": self._property(context)}
         await self._client.call("POST", f"/issue/{key}/comment", token, needs="Add Comments", body=body)
+        self._remember(context, self._ids.get(key.upper(), ""))
         return self._changed(key, f"Added a comment to {key}.")
 
     async def _transition(self, key: str, status: str, context: CallContext, token: str) -> ToolResult:
@@ -208,13 +212,15 @@ class JiraConnector:
             raise Refused(f"{key} can't go to “{status}”. Possible: {', '.join(names)}.")
         body = {"transition": {"id": str(chosen.get("id"))}}
         await self._client.call("POST", path, token, needs="Transition Issues", body=body)
-        issue_id = str(chosen.get("issueId", ""))
-        self._remember(context, issue_id)
+        self._remember(context, self._ids.get(key.upper(), ""))
         return self._changed(key, f"Moved {key} to {_name(chosen.get('to')) or status}.")
 
     def _row(self, issue: Mapping[str, Any]) -> dict[str, Any]:
         fields = issue.get("fields") or {}
         key = str(issue.get("key", ""))
+        self._ids[key] = str(issue.get("id", ""))
+        while len(self._ids) > _KNOWN_ISSUES:
+            self._ids.popitem(last=False)
         return {
             "key": key,
             "summary": str(fields.get("summary", ""))[:255],
