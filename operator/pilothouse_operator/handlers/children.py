@@ -12,10 +12,7 @@ from pilothouse_operator.handlers.lifecycle import Runtime
 
 def register(registry: kopf.OperatorRegistry, runtime: Runtime) -> None:
     """Add the handlers."""
-    ours: dict[str, str | kopf.MetaFilterToken] = {
-        names.LABEL_MANAGED_BY: names.FIELD_MANAGER,
-        names.LABEL_TENANT: kopf.PRESENT,
-    }
+    ours: dict[str, Any] = {names.LABEL_MANAGED_BY: names.FIELD_MANAGER, names.LABEL_TENANT: kopf.PRESENT}
 
     def observe(event: kopf.RawEvent, **_: Any) -> None:
         runtime.observe(event)
