@@ -188,7 +188,7 @@ class Reflector:
 
 
 def _key(obj: Obj) -> tuple[str, str]:
-    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+    return str(obj["metadata"].get("namespace", "")), str(obj["metadata"]["name"])
 
 
 def _error(status: int, raw: bytes) -> ApiError:
@@ -209,7 +209,7 @@ def _material(entry: Obj, key: str, kubeconfig: Path) -> str:
         return base64.b64decode(entry[key + "-data"]).decode()
     if entry.get(key):
         try:
-            return (kubeconfig.parent / entry[key]).read_text()
+            return (kubeconfig.parent / str(entry[key])).read_text()
         except OSError as error:
             raise NodeUnusable(
                 f"the kubeconfig {kubeconfig} names {key} {entry[key]}, which could not be read: {error}"

@@ -23,7 +23,7 @@ from . import atomic, logs, probing
 from .environment import check_image
 from .model import UNKNOWN_EXIT, ContainerRefused, ContainerState, Obj, Running, Terminated, Waiting, timestamp
 from .probes import ProbeSettings, ProbeState
-from .processes import Launch, Process, run_once
+from .processes import Launch, Process, run_once, start_ticks
 from .restarts import Backoff, should_restart
 
 REFUSED_RETRY_SECONDS = 3.0
@@ -34,7 +34,6 @@ class Host(Protocol):
     """What a container needs of its Pod."""
 
     ip: str
-    restart_policy: str
     stopping: bool
 
     def changed(self) -> None:
@@ -68,12 +67,12 @@ def _now() -> str:
 class Container:
     """Runs one container of a Pod until it is finished, or stopped."""
 
-    def __init__(self, host: Host, spec: Obj, directory: Path, sidecar: bool = False) -> None:
+    def __init__(self, host: Host, spec: Obj, directory: Path, policy: str) -> None:
         self._host = host
         self.spec = spec
         self.directory = directory
         self.state = ContainerState(spec["name"], spec.get("image", ""))
-        self._policy = "Always" if sidecar else host.restart_policy
+        self._policy = policy
         self._file = directory / "record.json"
         self._record = _Record(**(atomic.read_record(self._file) or {}))
         self._backoff = Backoff()
@@ -81,7 +80,9 @@ class Container:
         self._stopping: asyncio.Task[None] | None = None
         self._launch: Launch | None = None
         self._ran_seconds = 0.0
-        self.first_start = asyncio.Event()
+        self.has_started = asyncio.Event()
+        """Set once the container has passed its startup probe (or has ended for good)."""
+        self._restore()
 
     @property
     def attempt(self) -> int:
@@ -129,14 +130,24 @@ class Container:
             if process is not None:
                 await process.stop(2.0)
 
-    def _take_over(self) -> Process | None:
+    def _restore(self) -> None:
+        """Show at once what the record says: the API server refuses a status in which an ended container waits
+        again."""
         record = self._record
-        if record.last:
-            self.state.last = Terminated(**record.last)
         self.state.restart_count = record.attempt
         self.state.container_id = record.container_id
+        if record.last:
+            self.state.last = Terminated(**record.last)
         if record.finished:
-            self._show_finished(Terminated(**record.finished))
+            self.state.state = Terminated(**record.finished)
+            self.state.finished = True
+            self.has_started.set()
+        elif record.pid and start_ticks(record.pid) == record.ticks:
+            self.state.state = Running(record.started_at)
+
+    def _take_over(self) -> Process | None:
+        record = self._record
+        if self.state.finished:
             return None
         process = Process.adopt(record.pid, record.ticks) if record.pid else None
         if process is not None:
@@ -196,7 +207,8 @@ class Container:
         self.state.state = Running(self._record.started_at)
         self.state.started = not self.spec.get("startupProbe")
         self.state.ready = self.state.started and not self.spec.get("readinessProbe")
-        self.first_start.set()
+        if self.state.started:
+            self.has_started.set()
         self._host.changed()
 
     async def _supervise(self, process: Process) -> Terminated:
@@ -227,6 +239,7 @@ class Container:
             number = code if code >= 0 else 128 - code
             reason = "Completed" if number == 0 else "Error"
         message = ""
+        # The launcher's own exit codes come with a sentence for the Pod's author.
         if number in (125, 126, 127) or (
             number and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
         ):
@@ -260,13 +273,14 @@ class Container:
         self.state.state = ended
         self.state.finished = True
         self.state.ready = False
-        self.first_start.set()
+        self.has_started.set()
         self._host.changed()
 
     async def _probe_all(self, process: Process) -> None:
         if self.spec.get("startupProbe") and not await self._startup(process):
             return
         self.state.started = True
+        self.has_started.set()
         self.state.ready = not self.spec.get("readinessProbe")
         self._host.changed()
         async with asyncio.TaskGroup() as group:

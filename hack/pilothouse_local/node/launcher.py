@@ -29,9 +29,11 @@ _RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE, _NOSUID, _NODEV = 1, 32, 4096, 16384, 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 FORBIDDEN = (
-    "this system does not let processes make a mount namespace ({error}), which the local node needs to give each Pod its files; nothing was "
+    "this system does not let processes make a mount namespace ({error}), which the local node needs to give each Pod "
+    "its files; nothing was "
     "started. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in Docker: --privileged), or use another cluster: make demo CLUSTER=kind."
+    "kernel.apparmor_restrict_unprivileged_userns=0; in Docker: --privileged), or use another cluster: "
+    "make demo CLUSTER=kind."
 )
 
 
@@ -72,15 +74,13 @@ class Mounts:
         _mount("tmpfs", scratch, "tmpfs", _NOSUID | _NODEV, "mode=755")
         self._count = 0
         self._volumes: list[str] = []
-        self.root = ""
 
     def bind(self, source: int, target: str, read_only: bool) -> None:
         """Bind the file or folder behind the descriptor at the absolute path, made where it is missing."""
-        place = self.root + target
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
-        if not os.path.exists(place):
+        if not os.path.exists(target):
             self._make(target, is_directory)
-            place = self.root + target
+        place = target
         _mount(f"/proc/self/fd/{source}", place, "", _BIND | _REC)
         if not read_only and is_directory:
             self._volumes.append(target)
@@ -98,16 +98,15 @@ class Mounts:
 
     def _make(self, target: str, is_directory: bool) -> None:
         ancestor = os.path.dirname(target)
-        while not os.path.isdir(self.root + ancestor):
+        while not os.path.isdir(ancestor):
             ancestor = os.path.dirname(ancestor)
         # A missing folder below a volume of the Pod's own is made in that volume, as a container runtime does.
         in_volume = any(ancestor == volume or ancestor.startswith(volume + "/") for volume in self._volumes)
-        if not in_volume and not self._is_ours(self.root + ancestor):
+        if not in_volume and not self._is_ours(ancestor):
             self._mirror(ancestor)
-        place = self.root + target
-        os.makedirs(place if is_directory else os.path.dirname(place), exist_ok=True)
+        os.makedirs(target if is_directory else os.path.dirname(target), exist_ok=True)
         if not is_directory:
-            os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
     def _is_ours(self, place: str) -> bool:
         return os.stat(place).st_dev in self._devices()
@@ -120,7 +119,7 @@ class Mounts:
         return found
 
     def _mirror(self, directory: str) -> None:
-        origin = os.open(self.root + directory, os.O_PATH | os.O_DIRECTORY)
+        origin = os.open(directory, os.O_PATH | os.O_DIRECTORY)
         fresh = f"{self._scratch}/mirror-{self._count}"
         os.mkdir(fresh)
         _mount("tmpfs", fresh, "tmpfs", _NOSUID | _NODEV, "mode=755")
@@ -142,9 +141,10 @@ class Mounts:
                 continue  # an entry that can't be bound (a stale mount, say) stays an empty one
         os.close(origin)
         if directory == "/":
-            self.root = fresh
+            os.chroot(fresh)  # at once, so that links such as /var/run lead to the new root's folders
+            os.chdir("/")
         else:
-            _mount(fresh, self.root + directory, "", _BIND | _REC)
+            _mount(fresh, directory, "", _BIND | _REC)
 
 
 def build(document: dict[str, Any]) -> None:
@@ -159,12 +159,10 @@ def build(document: dict[str, Any]) -> None:
     for source, target, read_only in sorted(held, key=lambda entry: entry[1]):
         view.bind(source, target, read_only)
     for source, path in kept:
-        if not os.path.exists(view.root + path):
+        if not os.path.exists(path):
             view.bind(source, path, False)
     for source in [entry[0] for entry in held] + [entry[0] for entry in kept]:
         os.close(source)
-    if view.root:
-        os.chroot(view.root)
 
 
 def main() -> int:
@@ -188,7 +186,7 @@ def main() -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     try:
-        os.execvpe(document["argv"][0], document["argv"], document["env"])
+        os.execvpe(document["argv"][0], document["argv"], document["env"])  # noqa: S606  # it becomes the program
     except OSError as error:
         print(f"the program {document['argv'][0]!r} could not be started: {error.strerror}", file=sys.stderr)
     return 127

@@ -65,11 +65,18 @@ def last_words(path: Path, limit: int = 2048) -> str:
     return ""
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 async def follow(path: Path, offset: int, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
     """What is written after `offset`, until `ended()` and all has been read; a truncation starts over."""
     while True:
         last = ended()
-        size = path.stat().st_size if path.exists() else 0
+        size = _size(path)
         offset = 0 if size < offset else offset
         while offset < size:
             with path.open("rb") as file:

@@ -2,7 +2,7 @@
 
 Errors::
 
-    ContainerRefused          the Pod's author must act (or create the object it refers to); tried again every few seconds
+    ContainerRefused          the Pod's author must act (or create the object it refers to); tried again soon
     NodeUnusable              whoever runs the node must act; the node does not start
 """
 

@@ -89,16 +89,12 @@ class NodePorts:
         for port in sorted(wanted - set(self._servers)):
             try:
                 self._servers[port] = await asyncio.get_running_loop().create_server(
-                    lambda port=port: _Front(lambda front, port=port: self._accept(front, port)),
-                    "127.0.0.1",
-                    port,  # type: ignore[misc]
+                    self._front(port), "127.0.0.1", port
                 )
             except OSError as error:
                 complete = False
-                self._trouble(
-                    port,
-                    f"nodePort {port} is not served on 127.0.0.1 ({error.strerror}): end the program that uses it, or set another nodePort",
-                )
+                way_out = "end the program that uses it, or set another nodePort"
+                self._trouble(port, f"nodePort {port} is not served on 127.0.0.1 ({error.strerror}): {way_out}")
         return complete
 
     def close(self) -> None:
@@ -106,6 +102,9 @@ class NodePorts:
         for server in self._servers.values():
             server.close()
         self._servers.clear()
+
+    def _front(self, port: int) -> Callable[[], _Front]:
+        return lambda: _Front(lambda front: self._accept(front, port))
 
     def _accept(self, front: _Front, port: int) -> None:
         task = asyncio.get_running_loop().create_task(self._join(front, port))

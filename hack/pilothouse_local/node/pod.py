@@ -70,10 +70,10 @@ class PodWorker:
         self.references = environment.referenced(pod)
         spec = pod["spec"]
         self.init = [
-            Container(self, c, self._container_directory(c), sidecar=c.get("restartPolicy") == "Always")
+            Container(self, c, self._container_directory(c), self._init_policy(c))
             for c in spec.get("initContainers") or []
         ]
-        self.main = [Container(self, c, self._container_directory(c)) for c in spec["containers"]]
+        self.main = [Container(self, c, self._container_directory(c), self.restart_policy) for c in spec["containers"]]
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     # What the agent tells.
@@ -163,7 +163,11 @@ class PodWorker:
                     return
             for container in self.main:
                 self._tasks[container.state.name] = asyncio.create_task(container.run())
-            await asyncio.gather(*self._tasks.values(), return_exceptions=False)
+            # asyncio.wait, unlike gather, leaves the containers running when this is cancelled: their ends are to be
+            # seen.
+            await asyncio.wait(self._tasks.values())
+            for task in self._tasks.values():
+                task.result()
         except asyncio.CancelledError:
             raise
         except Exception:  # one Pod's trouble must not be every Pod's
@@ -179,9 +183,7 @@ class PodWorker:
         if container.spec.get("restartPolicy") != "Always":
             await task
             return
-        await container.first_start.wait()
-        while not container.state.started and not container.state.finished:
-            await asyncio.sleep(0.1)
+        await container.has_started.wait()
 
     async def _terminate(self, life: asyncio.Task[None]) -> None:
         self.stopping = True
@@ -189,12 +191,14 @@ class PodWorker:
         grace = self._grace()
         await asyncio.gather(*(c.stop(grace) for c in self.main))
         await asyncio.gather(*(c.stop(min(grace, 5.0)) for c in reversed(self.init)))
-        for task in self._tasks.values():
-            task.cancel()
-        for container in [
-            *self.init,
-            *self.main,
-        ]:  # a node that was killed may have left processes that this one had not yet taken over
+        if self._tasks:
+            _, sleeping = await asyncio.wait(
+                self._tasks.values(), timeout=0.1
+            )  # who waits for a restart does not end alone
+            for task in sleeping:
+                task.cancel()
+        # A node that was killed may have left processes that this one had not yet taken over.
+        for container in [*self.init, *self.main]:
             await container.end_left_over()
 
     def _grace(self) -> float:
@@ -353,6 +357,11 @@ class PodWorker:
 
     def _volume_directory(self, name: str) -> Path:
         return self.directory / "volumes" / name
+
+    def _init_policy(self, container: Obj) -> str:
+        if container.get("restartPolicy") == "Always":  # a sidecar
+            return "Always"
+        return "Never" if self.restart_policy == "Never" else "OnFailure"
 
     def _container_directory(self, container: Obj) -> Path:
         directory = self.directory / "containers" / str(container["name"])

@@ -2,7 +2,7 @@
 
 A probe is *unknown* until a threshold is first reached, then healthy or unhealthy::
 
-    unknown ──successes ≥ successThreshold──► healthy ──failures ≥ failureThreshold──► unhealthy ──successes …──► healthy
+    unknown ──successes ≥ successThreshold──► healthy ──failures ≥ failureThreshold──► unhealthy ──successes──► healthy
        └───────────failures ≥ failureThreshold──────────────────────────────────────────►┘
 
 Until its first success a readiness or startup probe is asked every `EAGER_SECONDS`, so that a Pod is ready as soon as

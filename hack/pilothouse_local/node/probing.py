@@ -16,6 +16,7 @@ Exec = Callable[[list[str], float], Awaitable[tuple[int, bytes]]]
 
 _FLAG_END_STREAM, _FLAG_END_HEADERS, _FLAG_ACK = 0x1, 0x4, 0x1
 _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_SERVING = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -108,10 +109,7 @@ async def grpc_health(ip: str, port: int, service: str) -> tuple[bool, str]:
             if kind in (_RST, _GOAWAY) or (kind in (_DATA, _HEADERS) and flags & _FLAG_END_STREAM):
                 break
         status = serving_status(data)
-        return (
-            status == 1,
-            f"gRPC health answered { ({0: 'UNKNOWN', 1: 'SERVING', 2: 'NOT_SERVING', 3: 'SERVICE_UNKNOWN'}.get(status, 'an error')) }",
-        )
+        return (status == 1, f"gRPC health answered {_SERVING.get(status, 'an error')}")
     finally:
         writer.close()
         with contextlib.suppress(OSError):

@@ -123,6 +123,12 @@ class Process:
         self.send(signal.SIGKILL)
         await self._ended.wait()
 
+    async def _poll(self) -> None:
+        never = asyncio.Event()  # only the time matters
+        while start_ticks(self.pid) == self.ticks:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(never.wait(), _POLL_SECONDS)
+
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         if self._descriptor is not None:
@@ -134,16 +140,19 @@ class Process:
                 loop.remove_reader(self._descriptor)
                 os.close(self._descriptor)
         else:
-            while start_ticks(self.pid) == self.ticks:
-                await asyncio.sleep(_POLL_SECONDS)
+            await self._poll()
         # What the main process left behind in its group ends with it; while the zombie is unreaped, the group's number
         # can't be another's.
-        if self._child is not None or not Path(f"/proc/{self.pid}").exists():
+        if self._child is not None or not _present(self.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         if self._child is not None:
             self.exit_code = self._child.wait()
         self._ended.set()
+
+
+def _present(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 async def run_once(launch: Launch, timeout: float) -> tuple[int, bytes]:

@@ -63,7 +63,8 @@ def render(pod: Obj, volume: Obj, lookup: Lookup, tokens: Mapping[TokenWant, str
     kind = next((key for key in volume if key != "name"), "nothing")
     raise ContainerRefused(
         "CreateContainerConfigError",
-        f'volume "{name}" ({kind}) was not mounted: the local node offers configMap, secret, projected, downwardAPI and emptyDir only',
+        f'volume "{name}" ({kind}) was not mounted: the local node offers configMap, secret, projected, downwardAPI '
+        "and emptyDir only",
     )
 
 
@@ -116,7 +117,9 @@ def _downward(pod: Obj, source: Obj, mode: int | None, ip: str) -> Files:
             text = field_value(pod, item["fieldRef"]["fieldPath"], ip, "127.0.0.1")
         else:
             reference = item["resourceFieldRef"]
-            container = next((c for c in pod["spec"]["containers"] if c["name"] == reference.get("containerName")), {})
+            container: Obj = next(
+                (c for c in pod["spec"]["containers"] if c["name"] == reference.get("containerName")), {}
+            )
             text = resource_value(container, reference["resource"])
         files[_safe(item["path"])] = File(text.encode(), item.get("mode") or mode or DEFAULT_MODE)
     return files

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from .model import Obj
 from .status import is_ready
 
-_PREAMBLE = "# Kept by pilothouse-node; changes here are lost.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_PREAMBLE = """\
+# Kept by pilothouse-node; changes here are lost.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+"""
 
 
 def backends(service: Obj, pods: Iterable[Obj]) -> list[Obj]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -28,11 +28,13 @@ def application(find: Find, healthy: Callable[[], bool]) -> web.Application:
     """`/healthz` for all; everything else only with a certificate of the client CA."""
 
     @web.middleware
-    async def authenticated(request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
+    async def authenticated(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         certified = request.transport is not None and bool(request.transport.get_extra_info("peercert"))
         if request.path != "/healthz" and not certified:
             return web.Response(status=401, text="a client certificate of the cluster's CA is needed\n")
-        return await handler(request)  # type: ignore[misc, no-any-return]  # aiohttp's own Handler type is private
+        return await handler(request)
 
     async def healthz(_: web.Request) -> web.Response:
         return (
@@ -56,7 +58,7 @@ def application(find: Find, healthy: Callable[[], bool]) -> web.Application:
             status=501, text="the local node runs plain processes: exec, attach and port-forward are not offered\n"
         )
 
-    app = web.Application(middlewares=[authenticated])  # type: ignore[list-item]
+    app = web.Application(middlewares=[authenticated])
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", container_logs)
     for verb in ("exec", "attach", "portForward", "run"):
