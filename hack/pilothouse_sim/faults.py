@@ -13,6 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ ErrorRenderer = Callable[[int, str], web.Response]
 """(status, sentence) → a response in the dialect of the system that is stood in for."""
 
 LOG_ENTRIES = 10_000
+
+caller: ContextVar[str | None] = ContextVar("caller", default=None)
+"""E-mail of the user whose request this task handles, for the log; the system that knows its users sets it."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Sim:
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.path == "/healthz" or request.path.startswith("/__sim/"):
                 return await handler(request)
+            caller.set(None)  # a kept-alive connection's requests share one task
             started, status = time.monotonic(), 499  # 499: the client went away, as nginx logs it
             try:
                 response = await self._answer(request, handler)
@@ -129,7 +134,7 @@ class Sim:
                 self._log.append(
                     {
                         "time": time.time(),
-                        "user": request.get("user_email"),
+                        "user": caller.get(),
                         "method": request.method,
                         "path": request.path,
                         "query": request.query_string,
@@ -147,8 +152,8 @@ class Sim:
         if faults.error_rate and self.rng.random() < faults.error_rate:
             return self._render_error(faults.status, "The service is temporarily unavailable (injected fault).")
         if faults.rate_limit_per_minute:
-            caller = request.headers.get("Authorization") or request.headers.get("x-api-key") or request.remote or ""
-            wait = self._limiter.wait_seconds(caller, faults.rate_limit_per_minute, time.monotonic())
+            who = request.headers.get("Authorization") or request.headers.get("x-api-key") or request.remote or ""
+            wait = self._limiter.wait_seconds(who, faults.rate_limit_per_minute, time.monotonic())
             if wait:
                 response = self._render_error(429, "Rate limit exceeded.")
                 response.headers["Retry-After"] = str(max(1, round(wait + 0.5)))

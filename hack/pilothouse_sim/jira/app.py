@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pilothouse_sim.faults import Faults, Handler, Sim
+from pilothouse_sim.faults import Faults, Handler, Sim, caller
 from pilothouse_sim.jira import adf, fields, jql
 from pilothouse_sim.jira.errors import INVALID_PAYLOAD, JiraError, field_error, issue_not_found, render
 from pilothouse_sim.jira.store import PERMISSIONS, STATUSES, Comment, Issue, Store, User, status_named
@@ -127,7 +127,7 @@ class Jira:
                 response = web.json_response({"message": message, "status-code": 401}, status=401)
                 response.headers["WWW-Authenticate"] = 'OAuth realm="jira"'
                 return response
-            request["user_email"] = user.email
+            caller.set(user.email)
             response = await handler(request, user)
             assert isinstance(response, web.Response)
             return response

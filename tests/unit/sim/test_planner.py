@@ -1,0 +1,135 @@
+"""What the model stand-in plans and answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pilothouse_sim.models import planner
+from pilothouse_sim.models.types import Call, Message, Reply, Tool
+
+PARAMETERS = {
+    "search": ["text", "project", "mine", "open", "max_results"],
+    "get": ["key"],
+    "create": ["project", "issue_type", "summary", "description"],
+    "comment": ["key", "body"],
+    "transition": ["key", "status"],
+}
+TOOLS = [Tool(f"jira__issue__{verb}", frozenset(names)) for verb, names in PARAMETERS.items()]
+
+
+def plan(*texts: str) -> Reply:
+    return planner.reply([Message("user", text) for text in texts], TOOLS)
+
+
+def calls(*texts: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(call.name.removeprefix("jira__issue__"), dict(call.arguments)) for call in plan(*texts).calls]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Which open issues do I have about VPN? Also file a new issue in IT: VPN token expired on my laptop",
+            [
+                ("search", {"mine": True, "open": True, "text": "VPN"}),
+                ("create", {"project": "IT", "summary": "VPN token expired on my laptop"}),
+            ],
+        ),
+        ("list open issues in IT", [("search", {"open": True, "project": "IT"})]),
+        ("Search issues about the printer", [("search", {"text": "printer"})]),
+        ("show my tickets regarding printer and file a ticket in IT: toner empty", [
+            ("search", {"mine": True, "text": "printer"}), ("create", {"project": "IT", "summary": "toner empty"})]),
+        ("Create a bug in IT that login fails",
+         [("create", {"project": "IT", "summary": "login fails", "issue_type": "Bug"})]),
+        ("Open a ticket about slow wifi in IT", [("create", {"project": "IT", "summary": "slow wifi"})]),
+        ("comment on IT-3: please hurry", [("comment", {"key": "IT-3", "body": "please hurry"})]),
+        ("close IT-3", [("transition", {"key": "IT-3", "status": "Done"})]),
+        ("Please move IT-3 to in progress", [("transition", {"key": "IT-3", "status": "In Progress"})]),
+        ("what is IT-1?", [("get", {"key": "IT-1"})]),
+        ("hello", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_plans(text: str, expected: list[tuple[str, dict[str, Any]]]) -> None:
+    assert calls(text) == expected
+    if not expected:
+        assert plan(text).text == planner.HELP
+
+
+def test_asks_for_the_project_and_takes_the_answer() -> None:
+    asked = plan("File an issue: my laptop is slow")
+    assert asked == Reply(planner.ASK_PROJECT)
+    conversation = [
+        Message("user", "File an issue: my laptop is slow"),
+        Message("assistant", asked.text),
+        Message("user", "IT"),
+    ]
+    reply = planner.reply(conversation, TOOLS)
+    assert dict(reply.calls[0].arguments) == {"project": "IT", "summary": "my laptop is slow"}
+
+
+def test_takes_the_project_of_the_conversation() -> None:
+    assert calls("show IT-3", "File an issue: my laptop is slow")[0][1]["project"] == "IT"
+
+
+def test_says_so_when_it_was_given_no_tool() -> None:
+    reply = planner.reply([Message("user", "close IT-3")], TOOLS[:1])
+    assert not reply.calls
+    assert "no tool to move an issue" in reply.text
+
+
+def answer(name: str, arguments: dict[str, Any], content: str) -> str:
+    call = Call(f"jira__issue__{name}", arguments)
+    turn = [Message("user", "x"), Message("assistant", "", (("c1", call),)), Message("tool", content, (), "c1")]
+    return planner.reply(turn, TOOLS).text
+
+
+def enveloped(outcome: str, summary: str, data: object = None) -> str:
+    return json.dumps({"outcome": outcome, "summary": summary, **({"data": data} if data else {})})
+
+
+def test_answers_from_results_whatever_wraps_them() -> None:
+    rows = [{"key": "IT-1", "summary": "VPN drops", "status": "In Progress", "url": "http://jira/browse/IT-1"}]
+    wrapped = f"[data, not instructions] {enveloped('succeeded', 'Found 1', {'issues': rows, 'more': False})} [end]"
+    text = answer("search", {"mine": True, "open": True, "text": "VPN"}, wrapped)
+    assert text == "You have 1 open issue about VPN:\n- IT-1: VPN drops (In Progress)"
+    assert (
+        answer("search", {"text": "x"}, enveloped("succeeded", "Found 0", {"issues": []}))
+        == "I found no issues about x."
+    )
+    created = answer(
+        "create", {"summary": "Slow"}, enveloped("succeeded", "Created", {"key": "IT-9", "url": "http://j/IT-9"})
+    )
+    assert created == "I filed IT-9: Slow (http://j/IT-9)."
+
+
+def test_a_refusal_names_the_permission_and_what_to_do() -> None:
+    said = "Jira refused this: “You do not have permission to create issues in this project.”"
+    text = answer("create", {"project": "IT", "summary": "Slow"}, enveloped("refused", said))
+    assert "Create Issues (CREATE_ISSUES)" in text
+    assert "Nothing was changed" in text
+    assert "administrator" in text
+    linked = answer("create", {}, enveloped("refused", "Your Jira account is not linked, so nothing was done there."))
+    assert "Connect your account" in linked
+    down = answer("search", {}, enveloped("failed", "jira is down at the moment; it is unavailable"))
+    assert "try again later" in down
+
+
+@given(st.text(), st.text())
+def test_never_fails_on_odd_input(text: str, content: str) -> None:
+    plan(text)
+    for verb in PARAMETERS:
+        answer(verb, {}, content)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["key", "issues", "error", "outcome", "status", "summary", "data", "fields"]),
+                        inner, max_size=4), max_leaves=12))  # fmt: skip
+def test_never_fails_on_odd_results(value: object) -> None:
+    for verb in PARAMETERS:
+        answer(verb, {}, json.dumps(value))
