@@ -16,6 +16,7 @@ import fcntl
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def _fill(folder: Path, console: Console, makers: list[tuple[str, Maker]]) -> Pa
             f"{', '.join(absent)} can be neither found, downloaded nor built",
             _NOT_DONE,
             "give this machine a way to dl.k8s.io and github.com, or to PyPI and a Go module proxy, "
-            f"or put the programs ({KUBERNETES_VERSION}, etcd {ETCD_VERSION}) into a folder named by KUBEBUILDER_ASSETS",
+            f"or set KUBEBUILDER_ASSETS to a folder with the programs ({KUBERNETES_VERSION}, etcd {ETCD_VERSION})",
             detail="\n".join(reasons),
         )
     return folder
@@ -123,15 +124,22 @@ def _fill(folder: Path, console: Console, makers: list[tuple[str, Maker]]) -> Pa
 
 @contextlib.contextmanager
 def _alone(folder: Path, console: Console) -> Iterator[None]:
+    progress = folder / ".progress"
     with (folder / ".lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                said = progress.read_text().strip() if progress.exists() else ""
+                console.update(f"  waiting for another command that makes the Kubernetes programs: {said or '…'}")
+                time.sleep(0.5)
+        console.mirror = progress
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with console.waiting(
-                f"another command is fetching or building the Kubernetes programs into {folder}: waiting for it"
-            ):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            yield
+        finally:
+            console.mirror = None
+            progress.unlink(missing_ok=True)
 
 
 def main() -> int:

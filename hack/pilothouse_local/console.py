@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 _PLAIN_EVERY = 15.0
@@ -25,6 +26,8 @@ class Console:
         self._lock = threading.Lock()
         self._drawn = False
         self._last_plain = 0.0
+        self.mirror: Path | None = None
+        """A file that holds the last ``update``, for other commands that wait for this one."""
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -36,6 +39,9 @@ class Console:
     def update(self, text: str) -> None:
         """The state of a long wait: redrawn in place on a terminal, else a line now and then."""
         with self._lock:
+            if self.mirror is not None:
+                with contextlib.suppress(OSError):  # a courtesy to others; never a reason to fail
+                    self.mirror.write_text(text)
             if self._tty:
                 self._out.write("\r\x1b[K" + text[:200])
                 self._drawn = True

@@ -126,7 +126,8 @@ def all_specs(
             (
                 str(binaries / "kube-controller-manager"),
                 f"--kubeconfig={instance.kubeconfig_of('controller-manager')}",
-                f"--root-ca-file={pki / 'ca.crt'}", f"--service-account-private-key-file={pki / 'service-accounts.key'}",
+                f"--root-ca-file={pki / 'ca.crt'}",
+                f"--service-account-private-key-file={pki / 'service-accounts.key'}",
                 "--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0",
                 f"--controllers={','.join(CONTROLLERS)}", "--profiling=false", "--v=1",
                 "--kube-api-qps=100", "--kube-api-burst=200",
