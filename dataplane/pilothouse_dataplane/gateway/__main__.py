@@ -14,6 +14,7 @@ from pilothouse_dataplane.gateway.settings import Settings, SettingsError
 def main() -> int:
     """Run the gateway; returns the process's exit code (0 after a signal, 1 where it could not run)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of every connection
     try:
         asyncio.run(serve(Settings.from_env()))
     except (SettingsError, KubeError) as error:

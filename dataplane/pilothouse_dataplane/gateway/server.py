@@ -12,6 +12,8 @@ import grpc.aio
 import uvicorn
 from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 
 from pilothouse_dataplane.gateway.app import build_app
@@ -55,9 +57,11 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
 
     metrics, directory, projection, hub = Metrics(), Directory(), Projection(), Hub()
-    redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
+    # The library's own retries wait for seconds: a person who asks is told sooner.
+    quick = Retry(ConstantBackoff(0.1), 2)
+    redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2, retry=quick)
     # Its own connection: it blocks for a second at a time, and must not time out meanwhile.
-    stream_redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2)
+    stream_redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=quick)
     pool = ChannelPool(probe_interval=settings.probe_interval, silence=settings.worker_silence)
     sessions = SessionStore(redis, ttl=settings.session_ttl, lock_ttl=settings.run_lock_ttl)
     dispatcher = Dispatcher(directory, sessions, pool, wait=settings.no_worker_wait)

