@@ -1,0 +1,310 @@
+"""What a Tenant becomes: ``decide`` as a pure function of what was gathered and the time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pilothouse_api import names
+from pilothouse_api.workerconfig import WorkerConfig, digest
+from pilothouse_operator.core.readiness import Worker, WorkerReport, poll_delay
+from pilothouse_operator.core.resources import Key
+from pilothouse_operator.core.tenant import Decision, Platform, TenantView, decide
+from pilothouse_testing.builders import (
+    Scene,
+    tenant,
+    with_connector,
+    with_provider_key,
+    with_replicas,
+    without_route,
+)
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+PLATFORM = Platform(image="pilothouse:test", pull_policy="Never", redis_url="redis://127.0.0.1:6390/0")
+Json = dict[str, Any]
+
+
+class World:
+    """Applies decisions to a scene as the API server would, so that a test can decide again."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.exists = True
+        self.children: dict[str, Json] = {}
+        self.workers: tuple[Worker, ...] = ()
+        self.reports: dict[str, WorkerReport] = {}
+        self.now = NOW
+
+    def decide(self) -> Decision:
+        view = TenantView(
+            key=Key("Tenant", self.scene.namespace, self.scene.name),
+            platform=PLATFORM,
+            tenant=self.scene.tenant if self.exists else None,
+            connectors=tuple(self.scene.connectors),
+            route=self.scene.route,
+            secrets=self.scene.secrets,
+            children=self.children,
+            workers=self.workers,
+            reports=self.reports,
+        )
+        return decide(view, self.now)
+
+    def step(self) -> Decision:
+        """Decide and apply."""
+        decision = self.decide()
+        for child in decision.children:
+            before = self.children.get(child["kind"])
+            generation = 1 if before is None else before["metadata"].get("generation", 1) + 1
+            meta = {**child["metadata"], "generation": generation}
+            self.children[child["kind"]] = {**child, "metadata": meta}
+        for status in decision.statuses:
+            for raw in (self.scene.tenant, *self.scene.connectors):
+                if (raw["kind"], raw["metadata"]["name"]) == (status["kind"], status["metadata"]["name"]):
+                    raw["status"] = status["status"]
+        return decision
+
+    def run_workers(self, count: int, config_hash: str | None = None) -> None:
+        """The Deployment is rolled out; each worker reports ``config_hash`` (default: the one wanted)."""
+        deployment = self.children["Deployment"]
+        deployment["status"] = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": count,
+            "updatedReplicas": count,
+        }
+        status = self.scene.tenant["status"]
+        self.workers = tuple(Worker(f"w{i}", f"127.0.0.{i + 1}", True, False, status["revision"]) for i in range(count))
+        report = WorkerReport(config_hash or status["configHash"], self.scene.name)
+        self.reports = {worker.name: report for worker in self.workers}
+
+    def condition(self, type_: str, raw: Json | None = None) -> Json:
+        conditions = (raw or self.scene.tenant)["status"]["conditions"]
+        return next(c for c in conditions if c["type"] == type_)
+
+    def config(self) -> WorkerConfig:
+        return WorkerConfig.model_validate_json(self.files()["config.json"])
+
+    def files(self) -> dict[str, bytes]:
+        return {key: base64.b64decode(value) for key, value in self.children["Secret"]["data"].items()}
+
+
+def ready_world(*modifiers: Any, workers: int = 1) -> World:
+    world = World(tenant("acme", with_replicas(workers), *modifiers))
+    world.step()
+    world.run_workers(workers)
+    world.step()
+    return world
+
+
+def test_a_tenant_becomes_its_children_all_owned_by_it() -> None:
+    world = World(tenant("acme", with_connector("jira")))
+    world.step()
+    assert list(world.children) == [
+        "ServiceAccount", "Secret", "Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment",
+    ]  # fmt: skip
+    for child in world.children.values():
+        assert child["metadata"]["name"] == "acme-worker"
+        assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-Tenant-acme"
+    template = world.children["Deployment"]["spec"]["template"]
+    assert template["metadata"]["labels"][names.LABEL_REVISION] == world.config().revision
+    assert names.ANNOTATION_CONFIG_HASH not in json.dumps(template)
+    assert world.children["ServiceAccount"]["automountServiceAccountToken"] is False
+
+
+def test_the_secret_holds_the_configuration_and_its_hash() -> None:
+    world = World(tenant("acme", with_connector("jira")))
+    world.step()
+    (jira,) = world.config().connectors
+    assert jira.accounts_file == "secret.acme-jira-accounts.accounts.json"
+    assert jira.accounts_file in world.files()
+    annotation = world.children["Secret"]["metadata"]["annotations"][names.ANNOTATION_CONFIG_HASH]
+    assert annotation == digest(world.files()) == world.scene.tenant["status"]["configHash"]
+
+
+def test_ready_only_when_every_worker_reports_exactly_this_configuration() -> None:
+    world = World(tenant("acme", with_connector("jira"), with_replicas(2)))
+    assert not world.step().settled
+    assert world.condition("Ready")["reason"] == "WorkersNotReady"
+
+    world.run_workers(2)
+    world.reports["w1"] = WorkerReport("sha256:0000000000000000", "acme")
+    assert not world.step().settled
+    config_hash = world.scene.tenant["status"]["configHash"]
+    assert world.condition("Ready")["status"] == "False"
+    assert world.condition("Ready")["message"] == f"1 of 2 workers run configuration {config_hash}"
+    assert world.condition("Ready", world.scene.connectors[0])["status"] == "False"
+
+    world.reports["w1"] = WorkerReport(config_hash, "acme")
+    assert world.step().settled
+    assert world.condition("Ready")["status"] == "True"
+    assert world.scene.tenant["status"]["readyWorkers"] == 2
+    assert world.condition("Ready", world.scene.connectors[0])["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        pytest.param(lambda w: w.reports.update(w0=WorkerReport(error="UNAVAILABLE: refused")), id="unreachable"),
+        pytest.param(
+            lambda w: w.reports.update(w0=WorkerReport(w.scene.tenant["status"]["configHash"], "globex")),
+            id="another tenant's worker at that address",
+        ),
+        pytest.param(lambda w: w.reports.clear(), id="not asked"),
+        pytest.param(lambda w: w.children["Deployment"]["metadata"].update(generation=9), id="rollout not observed"),
+        pytest.param(lambda w: w.children["Deployment"]["status"].update(replicas=2), id="an old worker is left"),
+        pytest.param(lambda w: w.children.pop("Deployment"), id="Deployment deleted"),
+    ],
+)
+def test_not_ready_when(break_it: Any) -> None:
+    world = ready_world()
+    break_it(world)
+    decision = world.step()
+    assert not decision.settled
+    assert world.condition("Ready")["status"] == "False"
+
+
+def test_a_worker_of_an_earlier_revision_is_stale() -> None:
+    world = ready_world()
+    world.scene.tenant["spec"]["agent"]["instructions"] = "You help more."
+    world.scene.tenant["metadata"]["generation"] = 2
+    decision = world.step()
+    assert {child["kind"] for child in decision.children} == {"Secret", "Deployment"}
+    assert world.condition("Ready")["status"] == "False"
+
+
+def test_with_nothing_to_change_nothing_is_written() -> None:
+    world = ready_world(with_connector("jira"), workers=2)
+    world.now += timedelta(hours=1)
+    again = world.decide()
+    assert again == Decision(children=(), statuses=(), settled=True)
+
+
+def test_values_that_the_api_adds_are_no_change() -> None:
+    world = ready_world()
+    world.children["Deployment"]["spec"]["progressDeadlineSeconds"] = 600
+    world.children["Deployment"]["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/x"
+    world.children["Service"]["spec"]["clusterIPs"] = ["None"]
+    assert world.decide().children == ()
+
+
+def test_drift_is_mended() -> None:
+    world = ready_world()
+    world.children["Deployment"]["spec"]["replicas"] = 7
+    world.children["NetworkPolicy"]["spec"]["egress"].append({})
+    assert [child["kind"] for child in world.decide().children] == ["NetworkPolicy", "Deployment"]
+
+
+def test_a_changed_credential_changes_only_the_secret() -> None:
+    world = ready_world(with_connector("jira"))
+    world.scene.secrets["acme-jira-accounts"]["accounts.json"] = b'{"new@acme.example": "t"}'
+    decision = world.step()
+    assert [child["kind"] for child in decision.children] == ["Secret"]
+    assert world.condition("Ready")["status"] == "False"
+
+
+def test_a_missing_secret_is_named_and_mends_itself() -> None:
+    world = World(tenant("acme", with_connector("jira", secret=False)))
+    world.step()
+    world.run_workers(1)
+    world.step()
+    jira = world.scene.connectors[0]
+    assert world.condition("ResolvedRefs", jira)["reason"] == "SecretNotFound"
+    assert '"acme-jira-accounts" with key "accounts.json"' in world.condition("ResolvedRefs", jira)["message"]
+    assert world.condition("Ready", jira)["status"] == "False"
+    # the Tenant serves what it can, and says what it does without
+    assert world.config().connectors == ()
+    assert world.condition("ResolvedRefs")["reason"] == "SecretNotFound"
+    assert (world.condition("Ready")["status"], world.condition("Ready")["reason"]) == ("True", "WithoutConnectors")
+
+    world.scene.secrets["acme-jira-accounts"] = {"token": b"x"}
+    world.step()
+    assert 'no key "accounts.json"' in world.condition("ResolvedRefs", jira)["message"]
+
+    world.scene.secrets["acme-jira-accounts"] = {"accounts.json": b"{}"}
+    world.step()
+    world.run_workers(1)
+    world.step()
+    assert world.condition("Ready", jira)["status"] == "True"
+    assert world.condition("Ready")["reason"] == "AsSpecified"
+
+
+def test_accounts_that_are_not_json_are_left_out_before_a_worker_reads_them() -> None:
+    world = World(tenant("acme", with_connector("jira")))
+    world.scene.secrets["acme-jira-accounts"]["accounts.json"] = b"not json"
+    world.step()
+    assert world.condition("ResolvedRefs", world.scene.connectors[0])["reason"] == "SecretInvalid"
+    assert world.config().connectors == ()
+
+
+def test_without_a_route_nothing_is_made_and_what_runs_goes_on() -> None:
+    fresh = World(tenant("acme", without_route()))
+    assert fresh.step().children == ()
+    assert fresh.condition("Ready")["reason"] == "ModelRouteNotFound"
+
+    running = ready_world()
+    running.scene.route = None
+    decision = running.step()
+    assert decision.children == ()
+    assert running.condition("ResolvedRefs")["reason"] == "ModelRouteNotFound"
+    assert running.scene.tenant["status"]["configHash"].startswith("sha256:")
+
+
+def test_a_missing_provider_key_keeps_the_tenant_unready() -> None:
+    world = World(tenant("acme", with_provider_key("anthropic", None)))
+    assert world.step().children == ()
+    assert world.condition("Ready")["reason"] == "SecretNotFound"
+    world.scene.secrets["anthropic"] = {"api-key": b"sk"}
+    world.step()
+    assert world.files()["secret.anthropic.api-key"] == b"sk"
+
+
+def test_connectors_of_a_tenant_that_is_gone_say_so() -> None:
+    world = ready_world(with_connector("jira"))
+    world.exists = False
+    decision = world.step()
+    jira = world.scene.connectors[0]
+    assert decision.children == ()
+    assert world.condition("Accepted", jira)["reason"] == "TenantNotFound"
+    assert world.condition("Ready", jira)["status"] == "False"
+    assert world.decide().statuses == ()
+
+
+def test_an_invalid_tenant_changes_nothing_that_runs() -> None:
+    world = ready_world()
+    del world.scene.tenant["spec"]["displayName"]
+    assert world.step().children == ()
+    assert world.condition("Accepted")["reason"] == "Invalid"
+    assert "displayName" in world.condition("Accepted")["message"]
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    world = ready_world(workers=2)
+    since = world.condition("Ready")["lastTransitionTime"]
+    world.now += timedelta(minutes=5)
+    world.reports["w0"] = WorkerReport(error="UNAVAILABLE")
+    world.step()
+    assert world.condition("Ready")["lastTransitionTime"] == "2026-11-23T12:05:00Z"
+    assert world.condition("Accepted")["lastTransitionTime"] == since
+
+
+def test_the_network_policy_opens_only_what_the_configuration_names() -> None:
+    world = World(tenant("acme", with_connector("jira")))
+    world.scene.connectors[0]["spec"]["url"] = "https://acme.example/jira"
+    world.step()
+    spec = world.children["NetworkPolicy"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    opened = [(rule["to"][0], rule["ports"][0]["port"]) for rule in spec["egress"][1:]]
+    assert ({"ipBlock": {"cidr": "127.0.0.1/32"}}, 6390) in opened
+    assert ({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}, 443) in opened
+    inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "pilothouse-sim"}}}
+    assert (inside, 8080) in opened
+    assert len(opened) == 3
+
+
+def test_polling_begins_fast_and_backs_off() -> None:
+    delays = [poll_delay(tries) for tries in range(1, 40)]
+    assert delays[0] == 0.3
+    assert delays == sorted(delays)
+    assert delays[-1] == 5.0
