@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from pilothouse_testing.gateway_fakes import (
     loopback,
     pod,
     tenant_object,
+    token,
     valkey,
 )
 from redis.asyncio import Redis
@@ -194,6 +196,21 @@ async def test_fleet_shows_old_and_new_events_to_those_who_may(stack: Stack) -> 
     await redis.aclose()
     print(f"gateway RSS with 10,000 events in 2,000 sessions: {stack.rss_mb():.1f} MB")
     assert stack.rss_mb() < MAX_RSS_MB
+
+
+async def test_memory_stays_small_with_hundreds_of_conversations(stack: Stack) -> None:
+    async def converse(chats: contextlib.AsyncExitStack, number: int) -> None:
+        chat = await chats.enter_async_context(Chat.open(stack.http))
+        assert (await chat.hello(token(user=f"user{number}")))["type"] == "ready"
+        for _ in range(3):
+            assert (await chat.ask("hello", seconds=20))[-1]["type"] == "final"
+
+    async with contextlib.AsyncExitStack() as chats:
+        began = time.monotonic()
+        for _ in range(4):
+            await asyncio.gather(*(converse(chats, number) for number in range(50)))
+        print(f"600 runs in {time.monotonic() - began:.1f} s, 200 connections, RSS {stack.rss_mb():.1f} MB")
+        assert stack.rss_mb() < MAX_RSS_MB
 
 
 async def test_memory_stays_small(stack: Stack) -> None:

@@ -21,6 +21,8 @@ from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef, Worker
 from pilothouse_testing.gateway_fakes import SIGNING_KEY, FakeAgent, free_port, valkey
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +67,7 @@ async def start(valkey_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., 
                 Settings(pod_ip="127.0.0.1", redis_url=valkey_url, dev_token_key_file=key, http_port=free_port()),
                 **changes,  # type: ignore[arg-type]
             )
-            redis: Redis = Redis.from_url(valkey_url, socket_timeout=2)
+            redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
             directory, metrics = Directory(), Metrics()
             for tenant in ("acme", "globex"):
                 directory.table.put_tenant(TenantRef(tenant, tenant, tenant, "2026"))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from pilothouse_testing.gateway_fakes import Chat, token
+from pilothouse_testing.gateway_fakes import Chat, free_port, token
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -179,3 +179,11 @@ async def test_too_many_frames_close_the_connection(start: Start) -> None:
         for _ in range(60):
             await chat.send(type="stop")
         assert (await chat.next())["code"] == "ERROR_CODE_RATE_LIMITED"
+
+
+async def test_an_unreachable_store_is_told_and_nothing_starts(start: Start) -> None:
+    gateway = await start(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    async with Chat.open(gateway.base) as chat:
+        answer = await chat.hello()
+        assert (answer["code"], answer["retryable"]) == ("ERROR_CODE_INTERNAL", True)
+        assert "cannot reach Redis" in answer["user_action"]

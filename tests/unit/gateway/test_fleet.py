@@ -15,7 +15,7 @@ from pilothouse_dataplane.gateway.discovery import Discovery
 from pilothouse_dataplane.gateway.fleet.auth import Authorizer, Denied, Unauthenticated, Unavailable
 from pilothouse_dataplane.gateway.fleet.consumer import Consumer
 from pilothouse_dataplane.gateway.fleet.hub import MAX_PENDING, Hub, Subscription
-from pilothouse_dataplane.gateway.fleet.projection import MAX_RUNS, MAX_SESSIONS, Key, Projection
+from pilothouse_dataplane.gateway.fleet.projection import MAX_RUNS, MAX_SESSIONS, MAX_TOTAL, Key, Projection
 from pilothouse_dataplane.gateway.kube import KubeClient, KubeConfig, KubeError, load_config
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef
@@ -104,6 +104,16 @@ def test_memory_is_bounded() -> None:
     assert (len(state.runs), state.session.runs) == (MAX_RUNS, MAX_RUNS + 10)
     p.expire(T0 + timedelta(days=2), set())
     assert [k.kind for k in p.keys("acme")] == ["cost"]
+
+
+def test_all_tenants_together_are_bounded_and_the_largest_gives_way() -> None:
+    p = Projection()
+    p.apply("small", event(0, "only", tenant="small", **started()))
+    for tenant in ("a", "b", "c"):
+        for n in range(MAX_SESSIONS):
+            p.apply(tenant, event(n, f"s{n}", tenant=tenant, **started()))
+    assert sum(k.kind == "session" for t in p.tenants() for k in p.keys(t)) == MAX_TOTAL
+    assert p.session("small", "only") is not None
 
 
 def test_runs_of_a_dead_worker_end() -> None:

@@ -1,8 +1,9 @@
 """Run events folded into what an SRE sees: sessions with runs and steps, breakers, costs. Pure; time is an argument.
 
-Bounds: a session is kept for 24 h after its last event, a tenant has at most 2,000 of them (the longest silent goes
-first), a session at most 50 runs, a run at most 100 steps. Costs are in micro-dollars and summed over the events that
-the stream still held when this gateway started, and all since.
+Bounds: a session is kept for 24 h after its last event; a tenant has at most 2,000 of them (the longest silent goes
+first) and all tenants together 5,000 (the tenant with the most gives one up); a session has at most 50 runs, a run 100
+steps. Costs are in micro-dollars, summed over the events that the stream still held when this gateway started, and all
+since.
 
 A run is in flight from ``run_started`` to ``run_finished``. A worker that dies writes no ``run_finished``: its runs are
 ended by :meth:`Projection.expire` once its Pod is gone, or after an hour without any event.
@@ -23,6 +24,8 @@ from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
 
 KEEP = timedelta(hours=24)
 MAX_SESSIONS = 2_000
+MAX_TOTAL = 5_000
+"""Sessions of all tenants together, about 4 KB each: with hundreds of tenants a bound per tenant bounds nothing."""
 MAX_RUNS = 50
 MAX_STEPS = 100
 MAX_BREAKERS = 500
@@ -95,8 +98,7 @@ class Projection:
                 pb.Session(tenant=event.tenant, session_id=event.session_id, user=event.user, started=event.time)
             )
             state.sessions[event.session_id] = held
-            if len(state.sessions) > MAX_SESSIONS:
-                state.sessions.popitem(last=False)
+            self._make_room(state)
         state.sessions.move_to_end(event.session_id)
         session, changed = held.session, [Key("session", event.tenant, event.session_id)]
         session.last_event.CopyFrom(event.time)
@@ -126,6 +128,12 @@ class Projection:
             _end(held, run, done.outcome, done.error)
             changed.append(Key("cost", event.tenant, ""))
         return changed
+
+    def _make_room(self, state: _TenantState) -> None:
+        if len(state.sessions) > MAX_SESSIONS:
+            state.sessions.popitem(last=False)
+        if sum(len(t.sessions) for t in self._tenants.values()) > MAX_TOTAL:
+            max(self._tenants.values(), key=lambda t: len(t.sessions)).sessions.popitem(last=False)
 
     def _begin(self, held: _SessionState, event: ev.RunEvent) -> pb.RunRecord:
         for older in held.runs.values():
