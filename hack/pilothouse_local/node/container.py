@@ -265,8 +265,9 @@ class Container:
     def _finish(self, ended: Terminated) -> None:
         self._record.finished = asdict(ended)
         self._record.pid = 0
+        # What ends because the node or the Pod is stopping is not finished: a node that comes back starts it again.
         if not self._host.stopping:
-            self._save()  # what ends because the node or the Pod is stopping is not finished: a node that comes back starts it again
+            self._save()
         self._show_finished(ended)
 
     def _show_finished(self, ended: Terminated) -> None:

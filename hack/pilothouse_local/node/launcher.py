@@ -30,8 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 FORBIDDEN = (
     "this system does not let processes make a mount namespace ({error}), which the local node needs to give each Pod "
-    "its files; nothing was "
-    "started. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu "
+    "its files; nothing was started. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu "
     "kernel.apparmor_restrict_unprivileged_userns=0; in Docker: --privileged), or use another cluster: "
     "make demo CLUSTER=kind."
 )
@@ -70,8 +69,10 @@ class Mounts:
     """The container's view of the file system, under construction."""
 
     def __init__(self, scratch: str) -> None:
-        self._scratch = scratch
         _mount("tmpfs", scratch, "tmpfs", _NOSUID | _NODEV, "mode=755")
+        # Reached by descriptor from here on: a mount of the Pod's at /tmp may cover the path.
+        self._scratch = f"/proc/self/fd/{os.open(scratch, os.O_PATH | os.O_DIRECTORY)}"
+        self._devices = {os.stat(scratch).st_dev}
         self._count = 0
         self._volumes: list[str] = []
 
@@ -109,20 +110,14 @@ class Mounts:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
     def _is_ours(self, place: str) -> bool:
-        return os.stat(place).st_dev in self._devices()
-
-    def _devices(self) -> set[int]:
-        found = {os.stat(self._scratch).st_dev}
-        for number in range(self._count):
-            mirror = f"{self._scratch}/mirror-{number}"
-            found.add(os.stat(mirror).st_dev)
-        return found
+        return os.stat(place).st_dev in self._devices
 
     def _mirror(self, directory: str) -> None:
         origin = os.open(directory, os.O_PATH | os.O_DIRECTORY)
         fresh = f"{self._scratch}/mirror-{self._count}"
         os.mkdir(fresh)
         _mount("tmpfs", fresh, "tmpfs", _NOSUID | _NODEV, "mode=755")
+        self._devices.add(os.stat(fresh).st_dev)
         self._count += 1
         base = f"/proc/self/fd/{origin}"
         for name in os.listdir(base):

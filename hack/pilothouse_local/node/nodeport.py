@@ -25,6 +25,7 @@ class _Half(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: _Half | None = None
         self.early: list[bytes] = []
+        self.ended = False
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -39,6 +40,7 @@ class _Half(asyncio.Protocol):
             self.early.append(data)
 
     def eof_received(self) -> bool:
+        self.ended = True
         if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
             with contextlib.suppress(OSError):
                 self.other.transport.write_eof()
@@ -129,7 +131,11 @@ class NodePorts:
             back.other, front.other = front, back
             if back.transport is not None:
                 back.transport.writelines(front.early)
+                if front.ended:
+                    front.eof_received()
             for data in back.early:
                 front.transport.write(data)
+            if back.ended:
+                back.eof_received()
             return
         front.transport.abort()  # a refused connection says "nobody is ready" sooner than a closed one
