@@ -87,7 +87,8 @@ def _enter(breaker: Breaker, state: BreakerState, now: float) -> Breaker:
 def tick(breaker: Breaker, now: float) -> Breaker:
     """The breaker after time alone: a half-open that got no verdict in its bound opens again."""
     if breaker.state is BreakerState.HALF_OPEN and now - breaker.since >= breaker.settings.half_open_seconds:
-        return _enter(breaker, BreakerState.OPEN, now)
+        # it opened when its bound was over, not when somebody looked
+        return _enter(breaker, BreakerState.OPEN, breaker.since + breaker.settings.half_open_seconds)
     return breaker
 
 

@@ -27,7 +27,11 @@ def step_summary(step: flow.Step) -> str:
     """One sentence for the user: what a step is about to do."""
     system, _, what = step.name.partition(".")
     noun, _, verb = what.partition(".")
-    shown = ", ".join(f"{name}: {str(value)[:_SHOWN_ARGUMENT_CHARS]}" for name, value in step.arguments.items())
+    shown = ", ".join(
+        name if value is True else f"{name}: {str(value)[:_SHOWN_ARGUMENT_CHARS]}"
+        for name, value in step.arguments.items()
+        if value is not False
+    )
     return f"{system.capitalize()}: {verb} {noun}".rstrip() + (f" ({shown})" if shown else "")
 
 

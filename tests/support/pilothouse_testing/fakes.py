@@ -1,0 +1,146 @@
+"""Fakes of what a worker talks to: a scripted model, a connector in memory, a memory and an event sink in memory.
+
+A script is a list of turns; a turn is a list of ``ModelEvent`` (a ``ModelDone`` is added where it is missing), a delay
+in seconds between them, or an exception to raise. The last turn repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from pilothouse_dataplane.connectors.base import CallContext
+from pilothouse_dataplane.core.messages import Effect, Message, ModelRequest, Outcome, Tool, ToolCall, ToolResult
+from pilothouse_dataplane.models.base import ModelDone, ModelEvent, ModelText, ModelToolCall
+
+Turn = Sequence[ModelEvent | float | Exception]
+
+
+def text(words: str) -> ModelText:
+    """The model writes."""
+    return ModelText(words)
+
+
+def asks_for(tool: str, call_id: str = "c1", **arguments: object) -> ModelToolCall:
+    """The model calls a tool (its dotted name)."""
+    return ModelToolCall(ToolCall(call_id, tool.replace(".", "__"), json.dumps(arguments)))
+
+
+class FakeModel:
+    """A ModelProvider that plays a script and remembers what it was asked."""
+
+    def __init__(self, *turns: Turn) -> None:
+        self._turns = turns
+        self.requests: list[ModelRequest] = []
+        self.cancelled = 0
+
+    async def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        turn = self._turns[min(len(self.requests), len(self._turns) - 1)]
+        self.requests.append(request)
+        try:
+            for item in turn:
+                if isinstance(item, float):
+                    await asyncio.sleep(item)
+                elif isinstance(item, Exception):
+                    raise item
+                else:
+                    yield item
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if not any(isinstance(item, ModelDone) for item in turn):
+            yield ModelDone(100, 10)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+ECHO = Tool(
+    "fake.thing.read",
+    "Read a thing.",
+    {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"], "additionalProperties": False},
+    Effect.READ,
+)
+WRITE = Tool(
+    "fake.thing.write",
+    "Write a thing.",
+    {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"], "additionalProperties": False},
+    Effect.WRITE,
+)
+
+
+class FakeConnector:
+    """A Connector whose answer is a function; it remembers its calls."""
+
+    def __init__(
+        self,
+        answer: Callable[[Tool, Mapping[str, Any]], ToolResult | Exception] | None = None,
+        *,
+        delay: float = 0.0,
+        found: ToolResult | None = None,
+    ) -> None:
+        self._answer = answer or (lambda tool, arguments: ToolResult(Outcome.SUCCEEDED, "Done.", dict(arguments)))
+        self._delay = delay
+        self._found = found
+        self.calls: list[tuple[str, dict[str, Any], CallContext]] = []
+        self.cancelled = 0
+
+    def describe_tools(self) -> tuple[Tool, ...]:
+        return (ECHO, WRITE)
+
+    async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        self.calls.append((tool.name, dict(arguments), context))
+        try:
+            await asyncio.sleep(self._delay)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        result = self._answer(tool, arguments)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
+        return self._found
+
+    async def probe(self) -> None:
+        """Always there."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class FakeMemory:
+    """Session memory in a dictionary; set ``failing`` to an exception to make it fail."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, list[Message]] = {}
+        self.failing: Exception | None = None
+
+    async def begin(self, session: str, run: str, text: str) -> tuple[Message, ...]:
+        if self.failing:
+            raise self.failing
+        earlier = self.sessions.setdefault(session, [])
+        before = tuple(earlier)
+        earlier.append(Message("user", text))
+        return before
+
+    async def finish(self, session: str, run: str, text: str) -> None:
+        if self.failing:
+            raise self.failing
+        self.sessions[session].append(Message("assistant", text))
+
+
+class FakeEvents:
+    """An event sink that keeps what was published."""
+
+    def __init__(self) -> None:
+        self.published: list[bytes] = []
+
+    def publish(self, event: bytes) -> None:
+        self.published.append(event)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
