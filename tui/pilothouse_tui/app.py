@@ -40,7 +40,9 @@ class PilothouseApp(App[None]):
 
     TITLE = "Pilothouse"
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "quit", "Quit", show=False, priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "quit", "Quit", tooltip="Leave", show=False, priority=True)
+    ]
 
     class Updated(Message):
         """A source has news."""
@@ -80,14 +82,15 @@ class PilothouseApp(App[None]):
 
     def action_help(self) -> None:
         """Show the keys of the screen, and of the widget with the focus."""
-        keys: dict[str, Key] = {}
+        keys: dict[str, tuple[list[str], str]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if binding.tooltip and binding.action not in keys:
-                names = [self.get_key_display(b.binding) for b in self.screen.active_bindings.values()
-                         if b.binding.action == binding.action]  # fmt: skip
-                keys[binding.action] = (" ".join(dict.fromkeys(names)), binding.tooltip)
-        self.push_screen(HelpScreen(list(keys.values())))
+            action = binding.action.removeprefix("app.")
+            if binding.tooltip and action != "help_quit":
+                names, _ = keys.setdefault(action, ([], binding.tooltip))
+                names.append(self.get_key_display(binding))
+        lines: list[Key] = [(" ".join(dict.fromkeys(names)), what) for names, what in keys.values()]
+        self.push_screen(HelpScreen(lines))
 
 
 def run(kubeconfig: str = "", context: str = "", fleet_address: str = "") -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pilothouse_tui.model import Breaker, BreakerState, Fleet, KubeObject, Session, TenantCost
-from pilothouse_tui.render.style import BAD, DIM, PLAIN, STRONG, breaker_mark, object_mark, session_mark
+from pilothouse_tui.render.style import DIM, GOOD, PLAIN, STRONG, WARN, breaker_mark, object_mark, session_mark
 from pilothouse_tui.render.table import Cell, Column, Row, Sort, Table
 from pilothouse_tui.render.text import age, count, money, one_line
 
@@ -66,8 +66,10 @@ def _tenant_cells(line: TenantLine) -> tuple[Cell, ...]:
     if not line.tenant.namespace:
         state = Cell("· no Tenant object", DIM)
     else:
-        trouble = f" · {line.troubled} part{'s' if line.troubled != 1 else ''} not Ready" if line.troubled else ""
-        state = Cell(f"{mark.symbol} {mark.word}{trouble}", BAD if trouble and mark.word == "Ready" else mark.style)
+        state = Cell(f"{mark.symbol} {mark.word}", mark.style)
+        if line.troubled and mark.style == GOOD:
+            # The tenant itself serves, yet a connector or a model route of it does not: never a plain tick.
+            state = Cell(f"! {line.troubled} part{'s' if line.troubled != 1 else ''} not Ready", WARN)
     return (
         Cell(line.tenant.name, STRONG),
         state,
@@ -87,12 +89,12 @@ TENANTS: Table[TenantLine] = Table(
     ),
     key=lambda line: (line.tenant.namespace, line.tenant.name),
     cells=_tenant_cells,
-    values=lambda line: (
-        line.tenant.name,
-        (object_mark(line.tenant).word == "Ready", object_mark(line.tenant).word, -line.troubled),
-        line.live,
-        line.cost.runs,
-        line.cost.cost_micros,
+    values=(
+        lambda line: line.tenant.name,
+        lambda line: (object_mark(line.tenant).word == "Ready", object_mark(line.tenant).word, -line.troubled),
+        lambda line: line.live,
+        lambda line: line.cost.runs,
+        lambda line: line.cost.cost_micros,
     ),
 )
 
@@ -128,15 +130,15 @@ def sessions_table(now: datetime) -> Table[Session]:
         ),
         key=lambda s: s.key,
         cells=cells,
-        values=lambda s: (
-            (not s.active, -_seconds(s.last_event)),
-            s.tenant,
-            s.user,
-            s.current_step or s.last_text,
-            s.runs,
-            s.cost_micros,
-            s.revision,
-            -_seconds(s.last_event),
+        values=(
+            lambda s: (not s.active, -_seconds(s.last_event)),
+            lambda s: s.tenant,
+            lambda s: s.user,
+            lambda s: s.current_step or s.last_text,
+            lambda s: s.runs,
+            lambda s: s.cost_micros,
+            lambda s: s.revision,
+            lambda s: -_seconds(s.last_event),
         ),
     )
 
@@ -170,13 +172,13 @@ def breakers_table(now: datetime) -> Table[Breaker]:
         ),
         key=lambda b: (b.tenant, b.name),
         cells=cells,
-        values=lambda b: (
-            _BREAKER_RANK[b.state],
-            b.tenant,
-            b.name,
-            b.failure_rate_percent,
-            -_seconds(b.since),
-            b.reason,
+        values=(
+            lambda b: _BREAKER_RANK[b.state],
+            lambda b: b.tenant,
+            lambda b: b.name,
+            lambda b: b.failure_rate_percent,
+            lambda b: -_seconds(b.since),
+            lambda b: b.reason,
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len, set_cell_size
@@ -12,7 +13,6 @@ from pilothouse_tui.render.style import PLAIN
 
 T = TypeVar("T")
 GAP = 2
-SortValue = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,29 @@ class Cell:
     style: str = PLAIN
 
 
-@dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table; ``key`` is the identity that the cursor follows."""
+    """One line of a table; ``key`` is the identity that the cursor follows.
 
-    key: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    Its cells are made when they are first asked for: of 2,000 rows, ten times a second, some 30 are in sight.
+    """
+
+    __slots__ = ("_cells", "_make", "key")
+
+    def __init__(self, key: tuple[str, ...], make: Callable[[], tuple[Cell, ...]]) -> None:
+        self.key = key
+        self._make = make
+        self._cells: tuple[Cell, ...] | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The line's cells, one a column."""
+        if self._cells is None:
+            self._cells = self._make()
+        return self._cells
+
+    def same_as(self, other: Row) -> bool:
+        """Whether both look the same."""
+        return self.key == other.key and self.cells == other.cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +112,23 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Table(Generic[T]):
-    """How things of one type become rows. ``values`` gives a sort value for each column."""
+    """How things of one type become rows. ``values`` gives each column's sort value."""
 
     columns: tuple[Column, ...]
     key: Callable[[T], tuple[str, ...]]
     cells: Callable[[T], tuple[Cell, ...]]
-    values: Callable[[T], SortValue]
+    values: tuple[Callable[[T], Any], ...]
 
     def rows(self, items: Iterable[T], sort: Sort, words: str = "") -> list[Row]:
         """Rows of the items that hold every word of ``words``, in order; equal ones by key, so that none jumps."""
         needles = words.casefold().split()
         chosen: list[tuple[T, Row]] = []
         for item in items:
-            row = Row(self.key(item), self.cells(item))
+            row = Row(self.key(item), partial(self.cells, item))
             text = " ".join((*row.key, *(c.text for c in row.cells))).casefold() if needles else ""
             if all(n in text for n in needles):
                 chosen.append((item, row))
         chosen.sort(key=lambda pair: pair[1].key)
-        chosen.sort(key=lambda pair: self.values(pair[0])[sort.column], reverse=sort.descending)
+        value = self.values[sort.column]
+        chosen.sort(key=lambda pair: value(pair[0]), reverse=sort.descending)
         return [row for _, row in chosen]

@@ -34,12 +34,12 @@ class LiveScreen(Screen[None]):
         Binding("question_mark", "app.help", "Help", key_display="?", tooltip="All keys and symbols"),
         Binding("q", "app.quit", "Quit", tooltip="Leave"),
     ]
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]
 
     def __init__(self, shared: Shared) -> None:
         super().__init__()
         self.shared = shared
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]
 
     def compose(self) -> ComposeResult:
         yield HeaderLine()

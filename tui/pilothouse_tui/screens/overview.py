@@ -46,7 +46,7 @@ class OverviewScreen(LiveScreen):
     ]
     DEFAULT_CSS = """
     OverviewScreen {
-        #body { layout: grid; grid-size: 2 2; grid-columns: 1fr 1fr; grid-rows: 2fr 3fr; height: 1fr; }
+        #body { layout: grid; grid-size: 2 2; grid-columns: 5fr 6fr; grid-rows: 2fr 3fr; height: 1fr; }
         #sessions { column-span: 2; }
         &.-narrow #body { layout: vertical; }
         &.-narrow RowsTable { height: 1fr; }
@@ -93,10 +93,10 @@ class OverviewScreen(LiveScreen):
         )
         active = sum(s.active for s in fleet.sessions.values())
         opened = sum(b.state is BreakerState.OPEN for b in fleet.breakers.values())
-        tenants.border_title = f"1 Tenants {_of(tenants.row_count, len(fleet.of_kind('Tenant')))}"
-        breakers.border_title = f"2 Breakers {opened} open of {len(fleet.breakers)}"
+        tenants.border_title = f"1 Tenants · {_of(tenants.row_count, len(fleet.of_kind('Tenant')))}"
+        breakers.border_title = f"2 Breakers · {opened} open of {len(fleet.breakers)}"
         shown = " · live only" if self._live_only else ""
-        sessions.border_title = f"3 Sessions {active} live of {len(fleet.sessions)}{shown}"
+        sessions.border_title = f"3 Sessions · {active} live of {len(fleet.sessions)}{shown}"
 
     @on(RowsTable.SortChanged)
     def _order(self) -> None:

@@ -48,7 +48,7 @@ class FilterBar(Input):
         Binding("enter", "keep", "Keep filter", tooltip="Go back to the table with the filter on"),
     ]
     DEFAULT_CSS = """
-    FilterBar { dock: bottom; height: 1; border: none; padding: 0 1; display: none; background: $surface;
+    FilterBar { height: 1; border: none; padding: 0 1; display: none; background: $surface;
         &:focus { border: none; } }
     """
 

@@ -22,11 +22,12 @@ class Page(VerticalScroll):
         Binding("k", "scroll_up", "Up", tooltip="One line up (also the arrow)", show=False),
         Binding("j", "scroll_down", "Down", tooltip="One line down (also the arrow)", show=False),
         Binding("g", "scroll_home", "Top", tooltip="To the top (also Home)", show=False),
-        Binding("G,shift+g", "scroll_end", "Bottom", tooltip="To the bottom (also End)", show=False),
+        Binding("G", "scroll_end", "Bottom", tooltip="To the bottom (also End)", show=False),
     ]
     DEFAULT_CSS = """
     Page { height: 1fr; border: round $surface-lighten-2; padding: 0 1; scrollbar-size-vertical: 1;
-        background: $background; border-title-color: $text; &:focus { border: round #56b4e9; } }
+        background: $background; border-title-color: $text; border-title-style: bold;
+        &:focus { border: round #56b4e9; } }
     """
 
     def __init__(self) -> None:

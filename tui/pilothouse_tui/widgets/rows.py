@@ -29,19 +29,21 @@ class RowsTable(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", tooltip="Open the line under the cursor"),
         Binding("s", "sort_next", "Sort", tooltip="Sort by the next column"),
-        Binding("S,shift+s", "sort_reverse", "Reverse", tooltip="Reverse the order", show=False),
+        Binding("S", "sort_reverse", "Reverse", tooltip="Reverse the order", show=False),
         Binding("up,k", "move(-1)", "Up", tooltip="One line up", show=False),
         Binding("down,j", "move(1)", "Down", tooltip="One line down", show=False),
         Binding("pageup", "page(-1)", "Page up", tooltip="One page up", show=False),
         Binding("pagedown", "page(1)", "Page down", tooltip="One page down", show=False),
         Binding("home,g", "edge(-1)", "First", tooltip="To the first line", show=False),
-        Binding("end,G,shift+g", "edge(1)", "Last", tooltip="To the last line", show=False),
+        Binding("end,G", "edge(1)", "Last", tooltip="To the last line", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--head", "rows--cursor", "rows--cursor-blurred"}
     DEFAULT_CSS = """
     RowsTable {
-        border: round $surface-lighten-2; border-title-color: $text; background: $background; padding: 0;
-        overflow-x: hidden; scrollbar-size-vertical: 1;
+        border: round $surface-lighten-2; border-title-color: $text; border-title-style: bold;
+        background: $background; padding: 0;
+        overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-color: #56606b;
+        scrollbar-background: $surface; scrollbar-color-hover: #8b95a1; scrollbar-color-active: #8b95a1;
         &:focus { border: round #56b4e9; }
         & > .rows--head { color: #8b95a1; text-style: bold; }
         & > .rows--cursor { background: #1d4e6b; }
@@ -109,7 +111,8 @@ class RowsTable(ScrollView, can_focus=True):
             i = top + y - 1
             before = old[i] if i < len(old) else None
             after = rows[i] if i < len(rows) else None
-            if before != after or (old_cursor != self._cursor and i in (old_cursor, self._cursor)):
+            changed = (before is None) != (after is None) or (before and after and not before.same_as(after))
+            if changed or (old_cursor != self._cursor and i in (old_cursor, self._cursor)):
                 self.refresh(Region(0, y, self.size.width, 1))
 
     def render_line(self, y: int) -> Strip:

@@ -1,0 +1,464 @@
+"""The clients against in-process servers: Kubernetes (aiohttp), Fleet (gRPC), chat (websockets)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+import yaml
+from aiohttp import web
+from click.testing import CliRunner
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from pilothouse_proto.events.v1 import events_pb2
+from pilothouse_proto.fleet.v1 import fleet_pb2, fleet_pb2_grpc
+from pilothouse_tui.cli import main
+from pilothouse_tui.data.chat import ChatConnection, converse
+from pilothouse_tui.data.fleet import FleetClient
+from pilothouse_tui.data.kube import KubeClient
+from pilothouse_tui.data.kubeconfig import ClusterAccess, find_kubeconfig, load_access, run_plugin
+from pilothouse_tui.data.retry import Backoff, batches
+from pilothouse_tui.data.sources import LiveSources
+from pilothouse_tui.data.tokens import make_token, parse_duration
+from pilothouse_tui.errors import AccessError, ConfigurationError, ToolError, UnreachableError
+from pilothouse_tui.model import (
+    BreakerState,
+    Connected,
+    FleetSnapshot,
+    KubeObject,
+    Lost,
+    ObjectDeleted,
+    ObjectsListed,
+    Session,
+    Update,
+)
+from websockets.asyncio.server import ServerConnection, serve
+
+KEY = b"0123456789abcdef0123456789abcdef"
+
+
+class FakeKube:
+    """Enough of an API server: the lists, one watch, the Secret, the Service, TokenRequest."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.lists = 0
+        self.watch_codes: list[int] = []
+        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != "Bearer admin":
+            return web.json_response({"message": "who are you"}, status=403)
+        path = request.path
+        if path.endswith("/serviceaccounts/pilothouse-sre/token"):
+            self.tokens += 1
+            assert (await request.json())["spec"]["audiences"] == ["pilothouse-fleet"]
+            status = {"token": f"sre-{self.tokens}", "expirationTimestamp": "2099-01-01T00:00:00Z"}
+            return web.json_response({"status": status}, status=201)
+        if path.endswith("/secrets/pilothouse-dev-tokens"):
+            return web.json_response({"data": {"signing-key": base64.b64encode(KEY).decode()}})
+        if path.endswith("/services/pilothouse-gateway"):
+            return web.json_response({"spec": {"ports": [{"name": "http", "nodePort": 30080}]}})
+        if path.endswith("/pods"):
+            return web.json_response({"items": []})
+        if "/tenants" in path and "watch" in request.query:
+            if self.watch_codes:
+                return web.json_response({}, status=self.watch_codes.pop())
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                event = json.dumps(await self.events.get()).encode() + b"\n"
+                await response.write(event[:7])  # a line may come in pieces
+                await response.write(event[7:])
+        if "watch" in request.query:
+            await asyncio.sleep(60)
+        if path.startswith("/apis/pilothouse.dev/"):
+            self.lists += 1
+            items = [tenant_json("acme")] if path.endswith("/tenants") else []
+            return web.json_response({"metadata": {"resourceVersion": "5"}, "items": items})
+        return web.json_response({"message": "not found"}, status=404)
+
+
+def tenant_json(name: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": name, "generation": 2, "resourceVersion": "6"},
+        "spec": {"displayName": name.title()},
+        "status": {
+            "observedGeneration": 2,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:00:00Z"}],
+        },
+    }
+
+
+@asynccontextmanager
+async def api_server() -> AsyncIterator[tuple[FakeKube, str]]:
+    fake = FakeKube()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", fake.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield fake, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def access(server: str, token: str = "admin") -> ClusterAccess:
+    return ClusterAccess("test", server, token=token)
+
+
+async def collect(stream: AsyncIterator[Update], until: type) -> list[Update]:
+    found: list[Update] = []
+    async with aclosing(stream):  # type: ignore[type-var]
+        async for update in stream:
+            found.append(update)
+            if isinstance(update, until):
+                return found
+    return found
+
+
+def test_kubeconfig_is_found_in_the_documented_order(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".kube").mkdir(parents=True)
+    (home / ".kube" / "config").write_text("{}")
+    state = tmp_path / "state"
+    environ = {"HOME": str(home), "PILOTHOUSE_STATE": str(state)}
+    assert find_kubeconfig(environ, uid=1000) == [home / ".kube" / "config"]
+    state.mkdir()
+    (state / "kubeconfig").write_text("{}")
+    assert find_kubeconfig(environ, uid=1000) == [state / "kubeconfig"]
+    other = tmp_path / "other"
+    other.write_text("{}")
+    assert find_kubeconfig({**environ, "KUBECONFIG": f"{tmp_path}/none:{other}"}) == [other]
+    with pytest.raises(ConfigurationError, match="exists"):
+        find_kubeconfig({**environ, "KUBECONFIG": f"{tmp_path}/none"})
+    with pytest.raises(ConfigurationError, match="make up"):
+        find_kubeconfig({"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "no")}, uid=1000)
+
+
+def test_kubeconfig_files_merge_and_paths_are_relative(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(b"CA")
+    first = {"current-context": "b", "contexts": [{"name": "b", "context": {"cluster": "c", "user": "u"}}]}
+    second = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://h:6443/", "certificate-authority": "ca.crt"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    for name, content in (("1", first), ("2", second)):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    found = load_access([tmp_path / "1", tmp_path / "2"])
+    assert (found.server, found.ca, found.token) == ("https://h:6443", b"CA", "t")
+    with pytest.raises(ConfigurationError, match="no complete context 'x'"):
+        load_access([tmp_path / "1", tmp_path / "2"], "x")
+
+
+async def test_exec_plugins_give_tokens_and_their_failure_is_told(tmp_path: Path) -> None:
+    answer = json.dumps({"status": {"token": "from-plugin"}})
+    assert (await run_plugin({"command": "echo", "args": [answer]})).token == "from-plugin"
+    with pytest.raises(AccessError, match="Sign in"):
+        await run_plugin({"command": str(tmp_path / "absent")})
+
+
+async def test_objects_are_listed_watched_and_listed_again_when_the_version_is_too_old() -> None:
+    async with api_server() as (fake, url), KubeClient(access(url)) as kube:
+        fake.watch_codes = [410]
+        fake.events.put_nowait({"type": "MODIFIED", "object": tenant_json("acme")})
+        fake.events.put_nowait({"type": "BOOKMARK", "object": tenant_json("x")})
+        fake.events.put_nowait({"type": "DELETED", "object": tenant_json("acme")})
+        sources = LiveSources(kube, FleetClient(kube, "127.0.0.1:1"))
+        updates = await asyncio.wait_for(collect(sources.kubernetes(), ObjectDeleted), 10)
+    assert any(isinstance(u, Connected) for u in updates)
+    listed = [u for u in updates if isinstance(u, ObjectsListed) and u.kind == "Tenant"]
+    assert len(listed) == 2
+    changed = next(u for u in updates if isinstance(u, KubeObject))
+    assert (changed.title, changed.conditions[0].type) == ("Acme", "Ready")
+    assert updates[-1] == ObjectDeleted(("Tenant", "acme", "acme"))
+
+
+async def test_a_refusal_has_three_parts_and_is_tried_again() -> None:
+    async with api_server() as (_, url), KubeClient(access(url, "bad")) as kube:
+        sources = LiveSources(kube, FleetClient(kube, "127.0.0.1:1"))
+        lost = (await asyncio.wait_for(collect(sources.kubernetes(), Lost), 10))[-1]
+        assert isinstance(lost, Lost)
+        assert "who are you" in lost.message
+        assert lost.to_do
+        assert lost.retry_in > 0
+        with pytest.raises(AccessError):
+            await kube.request_fleet_token()
+
+
+async def test_a_dead_api_server_is_named() -> None:
+    async with KubeClient(access("http://127.0.0.1:1")) as kube:
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
+            await kube.get("/version")
+
+
+async def test_keys_services_and_tokens_are_read() -> None:
+    async with api_server() as (_, url), KubeClient(access(url)) as kube:
+        assert await kube.read_signing_key() == KEY
+        assert await kube.find_chat_url() == "ws://127.0.0.1:30080/v1/chat"
+        with pytest.raises(UnreachableError, match="No gateway Pod"):
+            await kube.find_gateway_pod_ip()
+
+
+def test_development_tokens_follow_the_contract() -> None:
+    token = make_token(KEY, tenant="acme", user="jo.doe@acme.example", ttl_seconds=60, now=1000)
+    assert jwt.decode(token, OctKey.import_key(KEY)).claims == {
+        "sub": "jo.doe@acme.example", "email": "jo.doe@acme.example", "tenant": "acme", "name": "Jo Doe",
+        "aud": "pilothouse", "iat": 1000, "exp": 1060,
+    }  # fmt: skip
+    assert [parse_duration(t) for t in ("90s", "1h30m", "7d")] == [90, 5400, 604_800]
+    for wrong in ("", "1", "1x", "-1h", "1h 2m"):
+        with pytest.raises(ConfigurationError):
+            parse_duration(wrong)
+
+
+async def test_the_token_command_prints_a_token(tmp_path: Path) -> None:
+    async with api_server() as (_, url):
+        config = tmp_path / "kubeconfig"
+        config.write_text(yaml.safe_dump({
+            "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
+            "users": [{"name": "u", "user": {"token": "admin"}}],
+        }))  # fmt: skip
+        arguments = ["token", "--tenant", "globex", "--user", "a@b.example", "--kubeconfig", str(config)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    assert result.exit_code == 0, result.output
+    assert jwt.decode(result.output.strip(), OctKey.import_key(KEY)).claims["tenant"] == "globex"
+
+
+def test_a_missing_kubeconfig_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    result = CliRunner().invoke(main, ["get", "costs"])
+    assert result.exit_code == 1
+    assert "→" in result.output
+    assert "Traceback" not in result.output
+
+
+class FakeFleet(fleet_pb2_grpc.FleetServicer):
+    """Answers a snapshot and one change; refuses the tokens in ``refused``."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.refused: set[str] = set()
+
+    async def Watch(self, request: fleet_pb2.WatchRequest, context: Any) -> AsyncIterator[fleet_pb2.WatchResponse]:
+        token = dict(context.invocation_metadata())["authorization"]
+        self.seen.append(token)
+        if token in self.refused:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not valid")
+        session = fleet_pb2.Session(tenant="acme", session_id="s1", active=True, cost_micros=7)
+        breaker = fleet_pb2.Breaker(tenant="acme", name="connector/jira", state=events_pb2.BREAKER_STATE_HALF_OPEN)
+        yield fleet_pb2.WatchResponse(snapshot=fleet_pb2.Snapshot(sessions=[session], breakers=[breaker]))
+        yield fleet_pb2.WatchResponse()  # a change that this version does not know
+        yield fleet_pb2.WatchResponse(session=fleet_pb2.Session(tenant="acme", session_id="s2"))
+
+    async def WatchSession(self, request: Any, context: Any) -> AsyncIterator[fleet_pb2.WatchSessionResponse]:
+        step = fleet_pb2.StepRecord(run_id="r", step_id="1", tool="jira.x", running=True)
+        run = fleet_pb2.RunRecord(run_id="r", running=True, steps=[step])
+        session = fleet_pb2.Session(tenant=request.tenant, session_id=request.session_id)
+        yield fleet_pb2.WatchSessionResponse(session=session, runs=[run])
+
+
+@asynccontextmanager
+async def fleet_server() -> AsyncIterator[tuple[FakeFleet, str]]:
+    fake, server = FakeFleet(), grpc.aio.server()
+    fleet_pb2_grpc.add_FleetServicer_to_server(fake, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield fake, f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+async def test_fleet_carries_one_token_for_many_calls_and_turns_messages_into_the_model() -> None:
+    async with api_server() as (api, url), KubeClient(access(url)) as kube, fleet_server() as (fake, address):
+        client = FleetClient(kube, address)
+        snapshot = await client.snapshot()
+        assert snapshot.sessions[0] == Session("acme", "s1", active=True, cost_micros=7)
+        assert snapshot.breakers[0].state is BreakerState.HALF_OPEN
+        details = [d async for d in client.watch_session("acme", "s9")]
+        assert details[0].runs[0].steps[0].running
+        changes = [c async for c in client.watch()]
+        assert [type(c) for c in changes] == [FleetSnapshot, Session]
+        assert fake.seen == ["Bearer sre-1"] * 2
+        assert api.tokens == 1
+
+
+async def test_a_token_that_fleet_refuses_is_replaced_and_the_stream_says_that_it_was_lost() -> None:
+    async with api_server() as (_, url), KubeClient(access(url)) as kube, fleet_server() as (fake, address):
+        fake.refused = {"Bearer sre-1"}
+        sources = LiveSources(kube, FleetClient(kube, address))
+        updates = await asyncio.wait_for(collect(sources.fleet(), Session), 10)
+        assert isinstance(updates[0], Lost)
+        assert "token is not valid" in updates[0].message
+        assert [type(u) for u in updates[1:]] == [Connected, FleetSnapshot, Session]
+
+
+async def test_an_address_that_does_not_answer_is_explained() -> None:
+    async with api_server() as (_, url), KubeClient(access(url)) as kube:
+        with pytest.raises(UnreachableError, match="--fleet"):
+            await FleetClient(kube, "127.0.0.1:1", connect_timeout=0.2).snapshot()
+
+
+async def test_a_pod_address_of_a_remote_cluster_names_port_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube = KubeClient(access("https://cluster.example"))
+
+    async def pod() -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr(kube, "find_gateway_pod_ip", pod)
+    monkeypatch.setattr("pilothouse_tui.data.fleet.GATEWAY_FLEET_PORT", 1)
+    with pytest.raises(UnreachableError, match="kubectl port-forward -n pilothouse-system"):
+        await FleetClient(kube, "", connect_timeout=0.2).snapshot()
+
+
+class FakeGateway:
+    """Answers a hello and asks; ``die`` closes the connection in the middle of a run."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.die = False
+
+    async def handle(self, socket: ServerConnection) -> None:
+        async for raw in socket:
+            message = json.loads(raw)
+            self.got.append(message)
+            match message["type"]:
+                case "hello" if message["token"] == "bad":
+                    error = {"type": "error", "message": "The token has expired.", "user_action": "Sign in again."}
+                    await socket.send(json.dumps(error))
+                case "hello":
+                    session = message["session_id"] or "s-new"
+                    ready = {"type": "ready", "session_id": session, "tenant": "acme", "user": "e@acme.example"}
+                    await socket.send(json.dumps(ready))
+                case "ask":
+                    await socket.send(json.dumps({"type": "accepted", "run_id": "r1", "sequence": 1}))
+                    if self.die:
+                        await socket.close(1012, "restarting")
+                    elif message["text"] == "write":
+                        await socket.send(json.dumps({"type": "approval_required", "approval_id": "a1", "tool": "t"}))
+                    elif message["text"] == "fail":
+                        await socket.send(json.dumps({"type": "error", "message": "No.", "user_action": "Wait."}))
+                    elif message["text"] != "wait":
+                        await socket.send(json.dumps({"type": "text_delta", "text": "4"}))
+                        await socket.send(json.dumps({"type": "final", "text": "42"}))
+                case "stop":
+                    await socket.send(json.dumps({"type": "final", "text": "", "partial": True}))
+                case "decision":
+                    await socket.send(json.dumps({"type": "final", "text": str(message["approved"])}))
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[tuple[FakeGateway, str]]:
+    fake = FakeGateway()
+    async with serve(fake.handle, "127.0.0.1", 0) as server:
+        yield fake, f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/chat"
+
+
+async def good() -> str:
+    return "good"
+
+
+async def test_converse_yields_ready_and_the_run() -> None:
+    async with gateway() as (fake, url):
+        events = [e["type"] async for e in converse(url, "good", "hi", "s-1")]
+    assert events == ["ready", "accepted", "text_delta", "final"]
+    assert fake.got[0] == {"type": "hello", "token": "good", "session_id": "s-1"}
+
+
+async def test_a_refused_token_says_what_to_do() -> None:
+    async with gateway() as (_, url):
+        with pytest.raises(AccessError) as caught:
+            _ = [e async for e in converse(url, "bad", "hi")]
+    assert caught.value.to_do == "Sign in again."
+
+
+async def test_stop_and_decisions_reach_the_gateway() -> None:
+    async with gateway() as (_, url), ChatConnection(url, good) as chat:
+        await chat.connect()
+        async for event in chat.ask("wait"):
+            if event["type"] == "accepted":
+                await chat.stop()
+        assert event["partial"]
+        async for event in chat.ask("write"):
+            if event["type"] == "approval_required":
+                await chat.decide("a1", True)
+        assert event["text"] == "True"
+
+
+async def test_a_restart_keeps_the_session() -> None:
+    async with gateway() as (fake, url), ChatConnection(url, good) as chat:
+        await chat.connect()
+        fake.die = True
+        with pytest.raises(UnreachableError, match="restarting"):
+            _ = [e async for e in chat.ask("hi")]
+        fake.die = False
+        await chat.connect_patiently(lambda *_: None)
+        assert fake.got[-1]["session_id"] == "s-new"
+        assert [e async for e in chat.ask("hi")][-1]["text"] == "42"
+
+
+async def test_connecting_patiently_waits_and_gives_up() -> None:
+    waits: list[float] = []
+    chat = ChatConnection("ws://127.0.0.1:1/v1/chat", good)
+    with pytest.raises(UnreachableError):
+        await chat.connect_patiently(lambda _, wait: waits.append(wait), attempts=3)
+    assert len(waits) == 2
+    with pytest.raises(ConfigurationError):
+        await ChatConnection("http:/nonsense", good).connect()
+
+
+async def command(*arguments: str) -> tuple[int | None, str]:
+    """Exit status and standard output of ``pilothouse`` in a process of its own (it handles Ctrl-C)."""
+    code = "from pilothouse_tui.cli import main; main()"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *arguments, stdout=pipe, stderr=pipe)
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+@pytest.mark.parametrize(("question", "status"), [("hi", 0), ("fail", 1)])
+async def test_one_shot_chat_prints_and_exits(question: str, status: int) -> None:
+    async with gateway() as (_, url):
+        base = ["chat", "--url", url, "--token", "good"]
+        shown = await command(*base, question)
+        raw = await command(*base, "--json", question)
+    assert shown[0] == raw[0] == status
+    assert ("4" if status == 0 else "→ Wait.") in shown[1]
+    assert json.loads(raw[1].splitlines()[0])["type"] == "ready"
+
+
+async def test_bursts_are_joined_and_errors_pass() -> None:
+    async def burst() -> AsyncIterator[int]:
+        for i in range(100):
+            yield i
+        raise ToolError("a", "b", "c")
+
+    got: list[list[int]] = []
+
+    async def read() -> None:
+        async for batch in batches(burst(), 0.01):
+            got.append(batch)
+
+    with pytest.raises(ToolError):
+        await read()
+    assert [i for b in got for i in b] == list(range(100))
+    assert len(got) == 1
+
+
+def test_backoff_grows_to_its_limit() -> None:
+    backoff = Backoff(0.5, 4, chance=lambda: 0.0)
+    assert [backoff.failed() for _ in range(5)] == [0.5, 1, 2, 4, 4]
+    backoff.succeeded()
+    assert backoff.failed() == 0.5
