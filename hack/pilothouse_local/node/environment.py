@@ -39,8 +39,8 @@ def check_image(image: str) -> None:
         raise ContainerRefused(
             "ErrImagePull",
             f'image "{image}" was not pulled: the local node has no container engine and runs only images whose name '
-            'starts with "pilothouse", from its own Python environment. Use such an image, or a cluster with a container '
-            "engine (make demo CLUSTER=kind).",
+            'starts with "pilothouse", from its own Python environment. Use such an image, or a cluster with a '
+            "container engine (make demo CLUSTER=kind).",
         )
 
 

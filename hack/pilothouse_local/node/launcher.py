@@ -30,7 +30,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 FORBIDDEN = (
     "this system does not let processes make a mount namespace ({error}), which the local node needs to give each Pod "
-    "its files; nothing was started. Run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu "
+    "its files; nothing was started. Run it as root, or "
+    "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu "
     "kernel.apparmor_restrict_unprivileged_userns=0; in Docker: --privileged), or use another cluster: "
     "make demo CLUSTER=kind."
 )

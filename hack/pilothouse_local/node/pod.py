@@ -143,7 +143,16 @@ class PodWorker:
             for task in (writer, volumes, life):
                 task.cancel()
         await self._delete()
-        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        # A probe's process that is being killed may still write into a volume while it is removed.
+        for _ in range(5):
+            await asyncio.to_thread(shutil.rmtree, self.directory, True)
+            if not await asyncio.to_thread(self.directory.exists):
+                return
+            await asyncio.sleep(0.2)
+        log.warning("%s could not be removed; the next start of the node tries again", self.directory)
 
     async def shut_down(self, grace: float) -> None:
         """The node itself is stopping: end the processes, tell the API nothing."""
