@@ -151,7 +151,7 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
         "search": "search for issues",
         "get": f"read {call.arguments.get('key', 'the issue')}",
     }.get(verb, f"run {call.name}")
-    reason = f"I could not {doing}: {problem.rstrip('.')}."
+    reason = f"I could not {doing}. {problem.rstrip('.')}."
     if _NOT_LINKED.search(problem):
         return f"{reason} Nothing was changed. Connect your account, then ask again."
     if _REFUSED.search(problem) or _PERMISSION_KEY.search(content):
@@ -159,7 +159,10 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
         permission = named[0] if named else _PERMISSION_OF.get(verb, "")
         words = permission.replace("_", " ").title()
         told = f" The permission that you lack is {words} ({permission})." if permission else ""
-        return f"{reason}{told} Nothing was changed. Ask an administrator of the project to grant it, then ask again."
+        advice = (
+            "" if "administrator" in problem else " Ask an administrator of the project to grant it, then ask again."
+        )
+        return f"{reason}{told} Nothing was changed.{advice}"
     again = " Please try again later." if re.search(r"(?i)unavailable|timed?\s*out|breaker|limit|50\d", problem) else ""
     return f"{reason}{again}"
 
