@@ -1,7 +1,7 @@
 """How long the local cluster takes to come up and to answer, and how much memory it needs.
 
-Measured on a stopped instance with warm caches, in a state folder of its own unless PILOTHOUSE_STATE names one. Memory is
-the proportional set size (shared pages counted once) of every process of the stack, the Pods' included.
+Measured on a stopped instance with warm caches, in a state folder of its own unless PILOTHOUSE_STATE names one. Memory
+is the proportional set size (shared pages counted once) of every process of the stack, the Pods' included.
 """
 
 from __future__ import annotations

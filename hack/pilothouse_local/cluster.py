@@ -93,7 +93,12 @@ def up(instance: Instance, console: Console, *, only_core: bool = False) -> None
             if only_core:
                 deploy.apply_crds(kubectl)
             else:
-                deploy.apply_overlay(kubectl, "local", console)
+                with console.waiting("applying charts/overlays/local"):
+                    objects = deploy.render_overlay(kubectl, "local")
+                    settings = instances.with_node_ports(instance, settings, deploy.node_ports(objects))
+                    instances.save(instance, settings)
+                    deploy.move_node_ports(objects, settings.node_ports)
+                    deploy.apply_objects(kubectl, objects)
                 deploy.wait_available(api, kubectl, console)
     console.say(f"The local cluster is up after {time.monotonic() - began:.1f} s.")
     console.say(f"  kubectl:  export KUBECONFIG={instance.kubeconfig}")

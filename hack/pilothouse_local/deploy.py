@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
 
 from pilothouse_local.api import Api, Object
@@ -23,6 +24,7 @@ STORES_SECRET = "pilothouse-stores"  # noqa: S105 - the name of a Secret
 SIM_NAMESPACE = "pilothouse-sim"
 NAMESPACES = (SYSTEM_NAMESPACE, SIM_NAMESPACE)
 CHECKOUT = Path(__file__).resolve().parents[2]
+_OWNER = ("--field-manager=pilothouse-local",)
 AVAILABLE_WITHIN = 180.0
 """Seconds for all Deployments: ten Python processes on two cores that are busy with something else."""
 
@@ -92,8 +94,8 @@ def apply_crds(kubectl: Kubectl) -> None:
         kubectl.run("wait", "--for=condition=Established", "--timeout=30s", *(f"--filename={file}" for file in files))
 
 
-def apply_overlay(kubectl: Kubectl, overlay: str, console: Console) -> None:
-    """``charts/overlays/<overlay>``; an object whose kind was only just registered is tried again."""
+def render_overlay(kubectl: Kubectl, overlay: str) -> list[Object]:
+    """The objects of ``charts/overlays/<overlay>``; raises ``BadSettings`` when there is none."""
     folder = CHECKOUT / "charts" / "overlays" / overlay
     if not (folder / "kustomization.yaml").is_file():
         raise BadSettings(
@@ -101,17 +103,36 @@ def apply_overlay(kubectl: Kubectl, overlay: str, console: Console) -> None:
             "the cluster runs, but Pilothouse was not installed into it",
             "run `make generate`, or take the charts folder from the repository",
         )
-    with console.waiting(f"applying charts/overlays/{overlay}"):
-        for attempt in range(4):
-            try:
-                kubectl.run(
-                    "apply", "--server-side", "--force-conflicts", "--field-manager=pilothouse-local", "-k", str(folder)
-                )
-                return
-            except ClusterUnreachable as error:
-                if attempt == 3 or "no matches for kind" not in error.detail:
-                    raise
-                time.sleep(1)
+    return [document for document in yaml.safe_load_all(kubectl.run("kustomize", str(folder))) if document]
+
+
+def node_ports(objects: Sequence[Object]) -> list[int]:
+    """The NodePorts that the objects name."""
+    return [int(port["nodePort"]) for port in _service_ports(objects) if port.get("nodePort")]
+
+
+def move_node_ports(objects: Sequence[Object], ports: Mapping[str, int]) -> None:
+    """Puts this instance's NodePorts in place of those that the objects name."""
+    for port in _service_ports(objects):
+        if port.get("nodePort"):
+            port["nodePort"] = ports[str(port["nodePort"])]
+
+
+def _service_ports(objects: Sequence[Object]) -> list[Object]:
+    return [port for one in objects if one.get("kind") == "Service" for port in one["spec"].get("ports") or []]
+
+
+def apply_objects(kubectl: Kubectl, objects: Sequence[Object]) -> None:
+    """Server-side apply; an object whose kind was only just registered is tried again."""
+    manifest = yaml.safe_dump_all(objects)
+    for attempt in range(4):
+        try:
+            kubectl.run("apply", "--server-side", "--force-conflicts", *_OWNER, "--filename=-", stdin=manifest)
+            return
+        except ClusterUnreachable as error:
+            if attempt == 3 or "no matches for kind" not in error.detail:
+                raise
+            time.sleep(1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """``up`` into a cluster that is not ours: kind (made when missing), or the current kubeconfig context.
 
-Same manifests (``charts/overlays/kind``); that overlay brings its own stores. A signing key that is there stays.
+Same manifests (``charts/overlays/kind``); a Valkey is added where no Secret names a store. Secrets that are there stay.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
 
 from pilothouse_local import deploy
@@ -25,17 +25,25 @@ _TIMEOUT = "300s"
 
 def up(console: Console, *, kind: bool) -> None:
     """Installs into kind or the current context and waits until it is available; raises ``LocalClusterError``."""
+    objects = deploy.render_overlay(Kubectl(None), "kind")
     if kind:
         _ensure_kind(console)
-        _load_images(console)
+        _load_images(objects, console)
         kubectl = Kubectl(None, f"kind-{KIND_CLUSTER}")
     else:
         kubectl = Kubectl(None)
         console.say(f"Installing into the current context: {kubectl.run('config', 'current-context').strip()}")
-    for name in NAMESPACES:
-        _apply(kubectl, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    _keep_or_make_signing_key(kubectl)
-    deploy.apply_overlay(kubectl, "kind", console)
+    needed: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES
+    ]
+    deploy.apply_objects(kubectl, needed)
+    # What is there is a person's choice, or of an earlier `up` whose tokens and data must stay valid.
+    if not _has_secret(kubectl, deploy.STORES_SECRET):
+        deploy.apply_objects(kubectl, valkey(secrets.token_urlsafe(24)))
+    if not _has_secret(kubectl, DEV_TOKEN_SECRET):
+        deploy.apply_objects(kubectl, [deploy.secret(DEV_TOKEN_SECRET, {"signing-key": secrets.token_urlsafe(48)})])
+    with console.waiting("applying charts/overlays/kind"):
+        deploy.apply_objects(kubectl, objects)
     _wait(kubectl, console)
 
 
@@ -86,11 +94,11 @@ def _ensure_kind(console: Console) -> None:
         _run(["kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "180s"], "no cluster was made")
 
 
-def images(rendered: str) -> list[str]:
-    """The images of our own that a rendered overlay runs."""
+def images(objects: Sequence[Object]) -> list[str]:
+    """The images of our own that the objects run."""
     found: set[str] = set()
-    for document in yaml.safe_load_all(rendered):
-        template = ((document or {}).get("spec") or {}).get("template") or {}
+    for one in objects:
+        template = (one.get("spec") or {}).get("template") or {}
         for container in (template.get("spec") or {}).get("containers") or []:
             image = str(container.get("image", ""))
             if image.rsplit("/", 1)[-1].startswith("pilothouse"):
@@ -98,35 +106,63 @@ def images(rendered: str) -> list[str]:
     return sorted(found)
 
 
-def _load_images(console: Console) -> None:
-    dockerfile = next(
-        (file for file in (CHECKOUT / "Dockerfile", CHECKOUT / "hack" / "Dockerfile") if file.is_file()), None
+def valkey(password: str) -> list[Object]:
+    """A Valkey for a cluster that brings none, with the Secret that names it. Its data lives as long as its Pod."""
+    meta: Object = {"name": "valkey", "namespace": SYSTEM_NAMESPACE, "labels": {"app.kubernetes.io/name": "valkey"}}
+    stores = deploy.secret(
+        deploy.STORES_SECRET,
+        {"redis-url": f"redis://:{password}@valkey.{SYSTEM_NAMESPACE}.svc:6379/0", "password": password},
     )
-    if dockerfile is None:
+    container: Object = {
+        "name": "valkey",
+        "image": "valkey/valkey:9.0-alpine",
+        "command": ["sh", "-c", 'exec valkey-server --appendonly yes --requirepass "$PASSWORD"'],
+        "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": deploy.STORES_SECRET, "key": "password"}}}],
+        "ports": [{"name": "redis", "containerPort": 6379}],
+        "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 2},
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+    }
+    pod: Object = {"containers": [container], "automountServiceAccountToken": False}
+    deployment: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": meta,
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": meta["labels"]},
+            "template": {"metadata": {"labels": meta["labels"]}, "spec": pod},
+        },
+    }
+    service: Object = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta,
+        "spec": {"selector": meta["labels"], "ports": [{"name": "redis", "port": 6379, "targetPort": "redis"}]},
+    }
+    return [stores, deployment, service]
+
+
+def _load_images(objects: Sequence[Object], console: Console) -> None:
+    dockerfile = CHECKOUT / "hack" / "images" / "Dockerfile"
+    if not dockerfile.is_file():
         raise BadSettings(
-            "the checkout holds no Dockerfile", "no image was built", "take the repository as a whole and run it again"
+            "the checkout holds no hack/images/Dockerfile",
+            "no image was built",
+            "take the repository as a whole and run it again",
         )
-    rendered = Kubectl(None).run("kustomize", str(CHECKOUT / "charts" / "overlays" / "kind"))
-    for image in images(rendered):
+    for image in images(objects):
         with console.waiting(f"building {image} and loading it into kind"):
-            _run(
-                ["docker", "build", "--tag", image, "--file", str(dockerfile), "."], "no image was built", cwd=CHECKOUT
-            )
+            build = ["docker", "build", "--tag", image, "--file", str(dockerfile), "."]
+            _run(build, "no image was built", cwd=CHECKOUT)
             _run(["kind", "load", "docker-image", image, "--name", KIND_CLUSTER], "the image is not in the cluster")
 
 
-def _apply(kubectl: Kubectl, body: Object) -> None:
-    kubectl.run(
-        "apply", "--server-side", "--field-manager=pilothouse-local", "--filename=-", stdin=yaml.safe_dump(body)
+def _has_secret(kubectl: Kubectl, name: str) -> bool:
+    listed = kubectl.run(
+        "get", "secret", f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--output=name", name
     )
-
-
-def _keep_or_make_signing_key(kubectl: Kubectl) -> None:
-    there = kubectl.run(
-        "get", "secret", f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--output=name", DEV_TOKEN_SECRET
-    )
-    if not there.strip():
-        _apply(kubectl, deploy.secret(DEV_TOKEN_SECRET, {"signing-key": secrets.token_urlsafe(48)}))
+    return bool(listed.strip())
 
 
 def _wait(kubectl: Kubectl, console: Console) -> None:

@@ -13,8 +13,8 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pilothouse_local.errors import BadSettings, DiskFull, PortTaken, StateUnusable
@@ -24,6 +24,7 @@ LOOPBACK = "127.0.0.1"
 PORT_NAMES = ("apiserver", "etcd", "etcd-peer", "valkey", "postgres", "node")
 _PORTS = range(20000, 29000)
 """Below the NodePorts (30000 to 32767) and the kernel's ephemeral ports, which any outgoing connection may hold."""
+_NODE_PORTS = range(30100, 32768)
 _OCTETS = range(2, 254)
 MINIMUM_FREE = 1_000_000_000
 """Bytes that must be free: etcd, PostgreSQL and the logs stay below this in a day's work."""
@@ -43,6 +44,8 @@ class Settings:
     """Of the role ``pilothouse``, which owns the database and to which row-level security applies."""
     signing_key: str
     """Signs development tokens (HS256)."""
+    node_ports: dict[str, int] = field(default_factory=dict)
+    """A NodePort as the manifests name it → the one that this instance uses: two instances share one loopback."""
 
     def redis_url(self) -> str:
         return f"redis://:{self.redis_password}@{LOOPBACK}:{self.ports['valkey']}/0"
@@ -166,8 +169,7 @@ def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[st
     Only for an instance of which nothing runs. Raises ``PortTaken`` when no port is free.
     """
     said: list[str] = []
-    # Two folders begin at different places, so that a second instance does not race the first one for its ports.
-    start = int.from_bytes(hashlib.sha256(str(instance.root).encode()).digest()[:4])
+    start = _start(instance)
     if kept is None:
         kept = Settings(
             ports={},
@@ -189,7 +191,29 @@ def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[st
     if not octet_is_free(octet):
         octet = _next(start, _OCTETS, octet_is_free, "loopback network")
         said.append(f"another instance's Pods use 127.{kept.pod_octet}.0.0/16: this one's move to 127.{octet}.0.0/16")
-    return replace(kept, ports=ports, pod_octet=octet), said
+    kept_node_ports = {name: port for name, port in kept.node_ports.items() if port_is_free(port)}
+    return replace(kept, ports=ports, pod_octet=octet, node_ports=kept_node_ports), said
+
+
+def with_node_ports(instance: Instance, settings: Settings, wanted: Iterable[int]) -> Settings:
+    """``settings`` with a NodePort for each that the manifests name: the same number where nobody else listens there."""
+    chosen = dict(settings.node_ports)
+    for port in wanted:
+        if str(port) in chosen:
+            continue
+        if port_is_free(port):
+            chosen[str(port)] = port
+        else:
+            start = _start(instance)
+            chosen[str(port)] = _next(
+                start, _NODE_PORTS, lambda one: one not in chosen.values() and port_is_free(one), "NodePort"
+            )
+    return replace(settings, node_ports=chosen)
+
+
+def _start(instance: Instance) -> int:
+    # Two folders begin at different places, so that a second instance does not race the first one for its ports.
+    return int.from_bytes(hashlib.sha256(str(instance.root).encode()).digest()[:4])
 
 
 def _next(start: int, values: range, free: Callable[[int], bool], what: str) -> int:

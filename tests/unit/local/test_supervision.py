@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 from pilothouse_local import cluster, deploy, pki, procs, status
+from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import Readiness
-from pilothouse_local.foreign import images
+from pilothouse_local.foreign import images, valkey
 from pilothouse_local.instance import Instance
 from pilothouse_local.procs import Identity
 from pilothouse_local.specs import Spec
@@ -206,13 +208,37 @@ def test_certificates_belong_together_and_are_made_once(tmp_path: Path) -> None:
     assert (folder / "ca.crt").read_bytes() == before
 
 
+def workload(image: str) -> dict[str, Any]:
+    return {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"image": image}]}}}}
+
+
 def test_images_of_our_own_are_found() -> None:
-    rendered = """
-spec: {template: {spec: {containers: [{image: "ghcr.io/x/pilothouse:dev"}, {image: "valkey/valkey:9"}]}}}
----
-kind: ConfigMap
-"""
-    assert images(rendered) == ["ghcr.io/x/pilothouse:dev"]
+    objects = [workload("ghcr.io/x/pilothouse:dev"), workload("valkey/valkey:9"), {"kind": "ConfigMap"}]
+
+    assert images(objects) == ["ghcr.io/x/pilothouse:dev"]
+
+
+def test_a_foreign_clusters_store_and_its_secret_agree() -> None:
+    stores, deployment, service = valkey("p4ss")
+
+    assert stores["stringData"]["redis-url"] == "redis://:p4ss@valkey.pilothouse-system.svc:6379/0"
+    assert "p4ss" not in json.dumps(deployment)
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_node_ports_that_others_use_are_moved(tmp_path: Path) -> None:
+    instance = Instance(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        objects: list[dict[str, Any]] = [{"kind": "Service", "spec": {"ports": [{"port": 80, "nodePort": taken}]}}]
+        settings, _ = instances.choose(instance, None)
+        settings = instances.with_node_ports(instance, settings, deploy.node_ports(objects))
+        again = instances.with_node_ports(instance, settings, deploy.node_ports(objects))
+
+    deploy.move_node_ports(objects, settings.node_ports)
+
+    assert again == settings
+    assert objects[0]["spec"]["ports"][0]["nodePort"] not in (taken, None)
 
 
 def test_console_says_a_long_wait_seldom_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
