@@ -57,6 +57,11 @@ class Fleet:
         """Ready workers that report the Tenant's configuration."""
         return sum(1 for worker in self.serving if worker.ready and self.runs_it(worker))
 
+    @property
+    def worth_asking(self) -> bool:
+        """A worker is up and has not confirmed: only asking it tells more. All else comes as an event."""
+        return any(worker.ready and not self.runs_it(worker) for worker in self.serving)
+
     def runs_it(self, worker: Worker) -> bool:
         """The worker itself reports exactly this configuration, for this tenant."""
         report = self.reports.get(worker.name)
@@ -131,8 +136,12 @@ def unmet(fleet: Fleet, rules: Iterable[Callable[[Fleet], str | None]] = RULES) 
 
 POLL_FIRST_SECONDS = 0.3
 POLL_LAST_SECONDS = 5.0
+IDLE_SECONDS = 15.0
+"""While no worker is there to be asked: its becoming ready comes as an event, this is for an event that is lost."""
 
 
-def poll_delay(tries: int) -> float:
-    """Seconds until unconfirmed workers are asked again: 0.3 s for the first ten looks, then growing to 5 s."""
-    return float(min(POLL_FIRST_SECONDS * 1.3 ** max(tries - 10, 0), POLL_LAST_SECONDS))
+def poll_delay(tries: int, worth_asking: bool) -> float:
+    """Seconds until an unsettled Tenant is looked at again: 0.3 s for the first ten looks, then growing to 5 s."""
+    if not worth_asking:
+        return IDLE_SECONDS
+    return float(min(POLL_FIRST_SECONDS * 1.3 ** min(max(tries - 10, 0), 20), POLL_LAST_SECONDS))

@@ -69,6 +69,8 @@ class Decision:
     statuses: tuple[Json, ...] = ()
     settled: bool = True
     """False: the workers have not confirmed the configuration yet."""
+    worth_asking: bool = False
+    """True: a worker is up that has not confirmed, so that asking it again soon tells more."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _decide_running(
     )
     blocked = None if waiting is None else Problem(WORKERS_NOT_READY, waiting)
     statuses = _present(status) + _connector_statuses(attached, None, blocked, now)
-    return Decision(changed, statuses, settled=waiting is None)
+    return Decision(changed, statuses, settled=waiting is None, worth_asking=fleet.worth_asking)
 
 
 def _children(view: TenantView, tenant: Tenant, built: Built) -> tuple[Json, ...]:

@@ -84,21 +84,21 @@ class Controller:
             for key in self.gatherer.affected(raw):
                 self.queue.add(key)
 
-    async def reconcile(self, key: Key) -> bool:
-        """Gather, decide, apply; False where the key must be looked at again soon."""
+    async def reconcile(self, key: Key) -> tenant.Decision:
+        """Gather, decide, apply; gives what was decided."""
         if key.kind == MODEL_ROUTE.kind:
             view = await self.gatherer.route(key)
             await self._write_status(None if view is None else modelroute.decide(view, self._now()))
-            return True
+            return tenant.Decision()
         if key.kind == ROLLOUT.kind:
             await self._write_status(self._decide_rollout(key))
-            return True
+            return tenant.Decision()
         decision = tenant.decide(await self.gatherer.tenant(key), self._now())
         for child in decision.children:
             self._take(await self._kube.apply(child), child)
         for status in decision.statuses:
             await self._write_status(status)
-        return decision.settled
+        return decision
 
     def _decide_rollout(self, key: Key) -> Json | None:
         raw = self.cache.get(ROLLOUT.kind, key.namespace, key.name)
@@ -137,10 +137,11 @@ class Controller:
         while True:
             key = await self.queue.get()
             try:
-                if await self.reconcile(key):
+                decision = await self.reconcile(key)
+                if decision.settled:
                     self.queue.settled(key)
                 else:
-                    self.queue.add_after(key, poll_delay(self.queue.retry(key)))
+                    self.queue.add_after(key, poll_delay(self.queue.retry(key), decision.worth_asking))
             except Exception as error:  # one Tenant's trouble must not stop the others
                 delay = min(ERROR_FIRST_SECONDS * 2.0 ** (self.queue.retry(key) - 1), ERROR_LAST_SECONDS)
                 expected = isinstance(error, KubeError)

@@ -304,7 +304,8 @@ def test_the_network_policy_opens_only_what_the_configuration_names() -> None:
 
 
 def test_polling_begins_fast_and_backs_off() -> None:
-    delays = [poll_delay(tries) for tries in range(1, 40)]
+    delays = [poll_delay(tries, True) for tries in range(1, 40)]
     assert delays[0] == 0.3
     assert delays == sorted(delays)
     assert delays[-1] == 5.0
+    assert poll_delay(1, False) == 15.0  # a worker that becomes ready is an event
