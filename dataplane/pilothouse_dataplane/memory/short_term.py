@@ -92,8 +92,14 @@ class ShortTermMemory:
 def _context(entries: list[dict[str, Any]]) -> tuple[Message, ...]:
     """The newest messages that fit, oldest first."""
     kept: list[Message] = []
+    seen: set[tuple[object, object]] = set()
     size = 0
     for entry in reversed(entries):
+        # an append whose acknowledgement was lost is sent again, so that a message may stand here twice
+        turn = (entry.get("run"), entry.get("role"))
+        if turn in seen:
+            continue
+        seen.add(turn)
         text = str(entry.get("text", ""))
         size += len(text)
         if size > _CONTEXT_CHARS:

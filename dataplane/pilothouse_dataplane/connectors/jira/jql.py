@@ -20,8 +20,8 @@ def search(*, text: str, project: str, mine: bool, open_only: bool) -> str:
     clauses = []
     if project:
         clauses.append(f"project = {quote(project)}")
-    # text search has operators of its own (Lucene's); words are all that is wanted here
-    words = " ".join(_TEXT_SPECIAL.sub(" ", text).replace("-", " ").split())
+    # text search has operators of its own (Lucene's: signs, and AND, OR, NOT in capitals); words are all that is wanted
+    words = " ".join(_TEXT_SPECIAL.sub(" ", text).replace("-", " ").lower().split())
     if words:
         clauses.append(f"text ~ {quote(words)}")
     if mine:
