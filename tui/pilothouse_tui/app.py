@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ class PilothouseApp(App[None]):
         super().__init__()
         self.shared = Shared(Fleet(), sources, clock)
         self._dirty = False
+        self._rest_until = 0.0
 
     def on_mount(self) -> None:
         self.push_screen(OverviewScreen(self.shared))
@@ -76,9 +78,12 @@ class PilothouseApp(App[None]):
         self._dirty = True
 
     def _show_changes(self) -> None:
-        if self._dirty and isinstance(self.screen, LiveScreen):
+        started = time.monotonic()
+        if self._dirty and started >= self._rest_until and isinstance(self.screen, LiveScreen):
             self._dirty = False
             self.screen.show()
+            # On a busy machine keys come first: showing takes a quarter of the time at most.
+            self._rest_until = started + 4 * (time.monotonic() - started)
 
     def action_help(self) -> None:
         """Show the keys of the screen, and of the widget with the focus."""

@@ -61,18 +61,20 @@ def tenant_lines(fleet: Fleet) -> list[TenantLine]:
     ]
 
 
-def _tenant_cells(line: TenantLine) -> tuple[Cell, ...]:
-    mark = object_mark(line.tenant)
+def _tenant_state(line: TenantLine) -> Cell:
     if not line.tenant.namespace:
-        state = Cell("· no Tenant object", DIM)
-    else:
-        state = Cell(f"{mark.symbol} {mark.word}", mark.style)
-        if line.troubled and mark.style == GOOD:
-            # The tenant itself serves, yet a connector or a model route of it does not: never a plain tick.
-            state = Cell(f"! {line.troubled} part{'s' if line.troubled != 1 else ''} not Ready", WARN)
+        return Cell("· no Tenant object", DIM)
+    mark = object_mark(line.tenant)
+    if line.troubled and mark.style == GOOD:
+        # The tenant itself serves, yet a connector or a model route of it does not: never a plain tick.
+        return Cell(f"! {line.troubled} part{'s' if line.troubled != 1 else ''} not Ready", WARN)
+    return Cell(f"{mark.symbol} {mark.word}", mark.style)
+
+
+def _tenant_cells(line: TenantLine) -> tuple[Cell, ...]:
     return (
         Cell(line.tenant.name, STRONG),
-        state,
+        _tenant_state(line),
         Cell(str(line.live), PLAIN if line.live else DIM),
         Cell(count(line.cost.runs)),
         Cell(money(line.cost.cost_micros)),
@@ -89,6 +91,7 @@ TENANTS: Table[TenantLine] = Table(
     ),
     key=lambda line: (line.tenant.namespace, line.tenant.name),
     cells=_tenant_cells,
+    text=lambda line: f"{line.tenant.name} {line.tenant.title} {_tenant_state(line).text}",
     values=(
         lambda line: line.tenant.name,
         lambda line: (object_mark(line.tenant).word == "Ready", object_mark(line.tenant).word, -line.troubled),
@@ -130,6 +133,9 @@ def sessions_table(now: datetime) -> Table[Session]:
         ),
         key=lambda s: s.key,
         cells=cells,
+        text=lambda s: (
+            f"{session_mark(s).word} {s.tenant} {s.session_id} {s.user} {s.revision} {s.current_step or s.last_text}"
+        ),
         values=(
             lambda s: (not s.active, -_seconds(s.last_event)),
             lambda s: s.tenant,
@@ -165,13 +171,14 @@ def breakers_table(now: datetime) -> Table[Breaker]:
         columns=(
             Column("State", 11, keep=9),
             Column("Tenant", 8, grow=1, keep=7),
-            Column("Breaker", 14, grow=1, keep=8),
+            Column("Breaker", 20, grow=1, keep=8),
             Column("Fail", 4, keep=5, right=True),
             Column("For", 4, keep=4, right=True),
-            Column("Reason", 14, grow=2, keep=3),
+            Column("Reason", 12, grow=2, keep=3),
         ),
         key=lambda b: (b.tenant, b.name),
         cells=cells,
+        text=lambda b: f"{breaker_mark(b.state).word} {b.tenant} {b.name} {b.reason}",
         values=(
             lambda b: _BREAKER_RANK[b.state],
             lambda b: b.tenant,

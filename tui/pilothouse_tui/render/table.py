@@ -112,12 +112,14 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Table(Generic[T]):
-    """How things of one type become rows. ``values`` gives each column's sort value."""
+    """How things of one type become rows. ``values`` gives each column's sort value,
+    ``text`` what the filter looks into (cheaper than the cells: it is made for each row)."""
 
     columns: tuple[Column, ...]
     key: Callable[[T], tuple[str, ...]]
     cells: Callable[[T], tuple[Cell, ...]]
     values: tuple[Callable[[T], Any], ...]
+    text: Callable[[T], str]
 
     def rows(self, items: Iterable[T], sort: Sort, words: str = "") -> list[Row]:
         """Rows of the items that hold every word of ``words``, in order; equal ones by key, so that none jumps."""
@@ -125,7 +127,7 @@ class Table(Generic[T]):
         chosen: list[tuple[T, Row]] = []
         for item in items:
             row = Row(self.key(item), partial(self.cells, item))
-            text = " ".join((*row.key, *(c.text for c in row.cells))).casefold() if needles else ""
+            text = self.text(item).casefold() if needles else ""
             if all(n in text for n in needles):
                 chosen.append((item, row))
         chosen.sort(key=lambda pair: pair[1].key)
