@@ -196,7 +196,7 @@ def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[st
 
 
 def with_node_ports(instance: Instance, settings: Settings, wanted: Iterable[int]) -> Settings:
-    """``settings`` with a NodePort for each that the manifests name: the same number where nobody else listens there."""
+    """``settings`` with a NodePort for each that the manifests name: the same one where nobody listens there."""
     chosen = dict(settings.node_ports)
     for port in wanted:
         if str(port) in chosen:
