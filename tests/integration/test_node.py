@@ -127,7 +127,8 @@ def test_a_deployment_rolls_out_and_a_job_talks_to_the_api(cluster: Cluster) -> 
     cluster.run("rollout", "restart", "deployment/rolled")
     cluster.run("rollout", "status", "deployment/rolled", "--timeout=60s")
 
-    script = "import kubernetes.config as f, kubernetes.client as c; f.load_incluster_config(); print(c.VersionApi().get_code())"
+    script = "import kubernetes.config as f, kubernetes.client as c; f.load_incluster_config()"
+    script += "; print(c.VersionApi().get_code())"
     job = a_pod("ignored", "python", "-c", script, restartPolicy="Never")["spec"]
     cluster.apply(
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {"template": {"spec": job}}}

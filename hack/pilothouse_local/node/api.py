@@ -153,7 +153,7 @@ class Reflector:
                     continue
                 log.warning("watch of %s: %s", self._path, error)
             except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
-                log.info("watch of %s was cut (%r); it goes on", self._path, error)
+                log.info("watch of %s was cut (%s); it goes on", self._path, type(error).__name__)
             else:
                 continue
             await asyncio.sleep(pause)

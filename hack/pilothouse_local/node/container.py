@@ -123,12 +123,12 @@ class Container:
             self._stopping = asyncio.get_running_loop().create_task(self._stop(self._process, grace))
         await self._stopping
 
-    async def end_left_over(self) -> None:
+    async def end_left_over(self, grace: float) -> None:
         """End what an earlier node started and this one has not taken over."""
         if self._process is None and self._record.pid:
             process = Process.adopt(self._record.pid, self._record.ticks)
             if process is not None:
-                await process.stop(2.0)
+                await process.stop(grace)
 
     def _restore(self) -> None:
         """Show at once what the record says: the API server refuses a status in which an ended container waits

@@ -133,15 +133,18 @@ class PodWorker:
         """Until the Pod is gone from the API and from this machine."""
         writer = asyncio.create_task(self._write_statuses())
         volumes = asyncio.create_task(self._keep_volumes())
-        life = asyncio.create_task(self._live())
+        life: asyncio.Task[None] | None = None
         if self.pod["metadata"].get("deletionTimestamp"):
-            self._ending.set()
+            self._ending.set()  # it never starts here; what an earlier node started is ended below
+        else:
+            life = asyncio.create_task(self._live())
         try:
             await self._ending.wait()
             await self._terminate(life)
         finally:
             for task in (writer, volumes, life):
-                task.cancel()
+                if task is not None:
+                    task.cancel()
         await self._delete()
         await self._clean_up()
 
@@ -194,9 +197,10 @@ class PodWorker:
             return
         await container.has_started.wait()
 
-    async def _terminate(self, life: asyncio.Task[None]) -> None:
+    async def _terminate(self, life: asyncio.Task[None] | None) -> None:
         self.stopping = True
-        life.cancel()
+        if life is not None:
+            life.cancel()
         grace = self._grace()
         await asyncio.gather(*(c.stop(grace) for c in self.main))
         await asyncio.gather(*(c.stop(min(grace, 5.0)) for c in reversed(self.init)))
@@ -208,7 +212,7 @@ class PodWorker:
                 task.cancel()
         # A node that was killed may have left processes that this one had not yet taken over.
         for container in [*self.init, *self.main]:
-            await container.end_left_over()
+            await container.end_left_over(grace)
 
     def _grace(self) -> float:
         meta = self.pod["metadata"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -85,7 +86,10 @@ async def _send_logs(request: web.Request, container: Container) -> web.StreamRe
     await response.prepare(request)
     await response.write(text)
     if query.get("follow") in ("true", "1"):
-        async for chunk in logs.follow(path, offset, lambda: container.ended(attempt)):
-            await response.write(chunk)
+        with contextlib.suppress(ConnectionResetError):  # the reader has seen enough
+            async for chunk in logs.follow(path, offset, lambda: container.ended(attempt)):
+                await response.write(chunk)
+            await response.write_eof()
+        return response
     await response.write_eof()
     return response
