@@ -141,7 +141,7 @@ def _explained(node: Node, depth: int = 0) -> Node:
     if "properties" in out:
         out["properties"] = {name: _explained(field, depth + 1) for name, field in out["properties"].items()}
     if "items" in out:
-        out["items"] = _explained(out["items"], depth + 1)
+        out["items"] = _explained(out["items"])
     return out
 
 
