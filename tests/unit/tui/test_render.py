@@ -177,3 +177,9 @@ def test_imports_stay_lean(module: str, banned: str) -> None:
     code = f"import sys, {module}; print(*(set(sys.modules) & set({banned.split()!r})))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_one_reason_for_both_links_is_told_once() -> None:
+    fleet = Fleet()
+    apply(fleet, [Lost("Kubernetes", "It is gone.", "Wait."), Lost(FLEET, "It is gone.", "Wait.")], NOW)
+    assert [c.text for c in problems(fleet)] == ["Kubernetes, Fleet: It is gone. Wait."]

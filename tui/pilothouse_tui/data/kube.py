@@ -287,9 +287,11 @@ class KubeClient:
         )
 
     def _unreachable(self, error: BaseException) -> UnreachableError:
+        # aiohttp's own sentence repeats the address and prints the TLS object.
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        reason = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
         return UnreachableError(
-            f"The Kubernetes API at {self.access.server} can't be reached"
-            f" ({str(error) or type(error).__name__}; context {self.access.context!r}).",
+            f"The Kubernetes API at {self.access.server} can't be reached ({reason}; context {self.access.context!r}).",
             "The cluster's objects were not read.",
             "Check that the cluster runs (`pilothouse status` for a local one) and that this is the right context.",
         )

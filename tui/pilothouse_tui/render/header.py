@@ -40,8 +40,9 @@ def header(fleet: Fleet, name: str, now: datetime, width: int) -> list[Cell]:
 
 def problems(fleet: Fleet) -> list[Cell]:
     """What is wrong with a link and what to do, a line each; empty where all is well."""
-    found = []
+    found: dict[str, list[str]] = {}
     for link in fleet.links.values():
         if not link.up and link.message:
-            found.append(Cell(f"{link.source}: {link.message} {link.to_do}".strip(), WARN))
-    return found
+            found.setdefault(f"{link.message} {link.to_do}".strip(), []).append(link.source)
+    # A cluster that is gone takes Fleet with it: one reason is told once.
+    return [Cell(f"{', '.join(sources)}: {message}", WARN) for message, sources in found.items()]
