@@ -3,7 +3,7 @@
     waiting ──lease──▶ streaming ──final/error──▶ ended
        │                  ├──stream cut, Pod gone, silence──▶ error WORKER_LOST
        │                  ├──no first event, over the deadline, stop not honoured──▶ error DEADLINE_EXCEEDED
-       └──no worker in 2 s──▶ error NO_WORKER;   stop while waiting ──▶ final (partial)
+       └──no worker in time──▶ error NO_WORKER;   stop while waiting ──▶ final (partial)
 
 :meth:`Run.execute` emits all events but the last and *returns* that one, so that the session is free again before the
 client reads it and may ask the next question.

@@ -36,8 +36,9 @@ class Settings:
     hello_timeout: float = 10.0
     """Seconds from connection to a verified hello: long enough for a slow phone, short enough to bound strangers."""
 
-    no_worker_wait: float = 2.0
-    """Seconds that an ask waits for a ready worker: a rolling update's gap is shorter, a person's patience longer."""
+    no_worker_wait: float = 10.0
+    """Seconds that an ask waits for a ready worker. A tenant's only worker takes some five seconds to come back after a
+    crash: an answer after ten serves a person better than a refusal after two."""
 
     worker_silence: float = 1.6
     """Seconds without an answered health check after which a worker with a run counts as lost; with
