@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from results import Figure
+
 from pilothouse_local import cluster, demo, procs
 from pilothouse_local.console import Console
 from pilothouse_local.instance import Instance
-from results import Figure
 
 _WORKER = "pilothouse_dataplane.worker"
 _SETTLE = 3.0

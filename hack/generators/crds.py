@@ -6,6 +6,7 @@ import sys
 
 import yaml
 from generated import write_or_check
+
 from pilothouse_api import KINDS
 from pilothouse_api.schema import crd
 

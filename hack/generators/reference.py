@@ -8,6 +8,7 @@ import textwrap
 from typing import Any
 
 from generated import write_or_check
+
 from pilothouse_api import KINDS, Kind
 from pilothouse_api.names import API_VERSION
 from pilothouse_api.rules import VALIDATIONS

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import click
-from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
 
+from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
 from pilothouse_local import cluster, foreign
 from pilothouse_local import instance as instances
 from pilothouse_local import status as statuses

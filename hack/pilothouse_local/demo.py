@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
-from pilothouse_tui.data.chat import converse
-from pilothouse_tui.data.kube import KubeClient
-from pilothouse_tui.data.tokens import make_token
-from pilothouse_tui.errors import ToolError
 
+from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
 from pilothouse_local import cluster, foreign
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import CHECKOUT, SIM_NAMESPACE, Kubectl
 from pilothouse_local.errors import LocalClusterError
 from pilothouse_local.standins import JiraApi, address_of
+from pilothouse_tui.data.chat import converse
+from pilothouse_tui.data.kube import KubeClient
+from pilothouse_tui.data.tokens import make_token
+from pilothouse_tui.errors import ToolError
 
 TENANT = "acme"
 EMPLOYEE = "employee@acme.example"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
 
+from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
 from pilothouse_local.api import Api, Object
 from pilothouse_local.console import Console
 from pilothouse_local.errors import BadSettings, ClusterUnreachable, LocalClusterError, NotAvailable

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
-
 from pilothouse_local import deploy
 from pilothouse_local.api import Object
 from pilothouse_local.console import Console

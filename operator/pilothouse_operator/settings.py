@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilothouse_api import names
-
 from pilothouse_operator.core.tenant import Platform
 
 HEALTH_PORT = 8080

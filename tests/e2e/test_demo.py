@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pilothouse_api.names import LABEL_COMPONENT, LABEL_TENANT
 from pilothouse_local.deploy import SIM_NAMESPACE, Kubectl
 from pilothouse_local.standins import JiraApi, address_of
@@ -80,15 +81,6 @@ async def answer(connection: ChatConnection, text: str) -> Mapping[str, Any]:
     return last
 
 
-async def answer_patiently(connection: ChatConnection, text: str) -> Mapping[str, Any]:
-    """As ``answer``; does what the gateway tells the user while the only worker restarts: asks again."""
-    while True:
-        last = await answer(connection, text)
-        if last.get("code") != "ERROR_CODE_NO_WORKER" or not last.get("retryable"):
-            return last
-        await asyncio.sleep(1)
-
-
 def test_the_demo_answers_files_the_issue_and_is_refused_where_it_must_be(demonstrated: Demonstrated) -> None:
     # given the whole stack; when the demo has run
     cluster, said = demonstrated
@@ -140,7 +132,7 @@ async def test_a_killed_worker_is_told_at_once_and_the_next_message_is_answered(
             assert told_after < TOLD_WITHIN
             # and the next message in the same conversation is answered
             post_faults(cluster, tokens_per_second=150)
-            last = await asyncio.wait_for(answer_patiently(connection, "show IT-1"), 30)
+            last = await asyncio.wait_for(answer(connection, "show IT-1"), 30)
             assert last["type"] == "final", last
             assert "IT-1" in last["text"]
     finally:

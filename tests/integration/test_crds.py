@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from pydantic import ValidationError
+
 from pilothouse_api import KINDS, Connector, Kind
 from pilothouse_api.meta import refused_changes
 from pilothouse_api.names import API_VERSION, GROUP, VERSION
 from pilothouse_api.rules import VALIDATIONS
 from pilothouse_api.schema import crd, structural
-from pydantic import ValidationError
 
 INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))
 NAMESPACE = "pilothouse-crd-test"

@@ -17,6 +17,8 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from redis.asyncio import Redis
+
 from pilothouse_api import names
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as ev
@@ -33,7 +35,6 @@ from pilothouse_testing.gateway_fakes import (
     token,
     valkey,
 )
-from redis.asyncio import Redis
 
 MAX_RSS_MB = 110
 

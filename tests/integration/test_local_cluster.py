@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import asyncpg
 import pytest
 import redis
+
 from pilothouse_local import procs
 from pilothouse_testing.cluster import LocalCluster, local_cluster
 

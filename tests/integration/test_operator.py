@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pilothouse_testing.builders import Json, Scene, tenant, with_connector
 from pilothouse_testing.cluster import LocalCluster
 

@@ -19,6 +19,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from pilothouse_api.workerconfig import digest
 from pilothouse_dataplane.connectors.base import Refused
 from pilothouse_dataplane.core.guard import GuardRegistry

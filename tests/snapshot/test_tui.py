@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from textual.pilot import Pilot
+
 from pilothouse_testing.tui_fakes import NOW, FakeSources
 from pilothouse_tui.app import PilothouseApp
 from pilothouse_tui.model import FLEET, Lost
-from textual.pilot import Pilot
 
 WIDE, NARROW, SHORT = (132, 34), (72, 30), (60, 16)
 

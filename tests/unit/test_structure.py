@@ -1,4 +1,4 @@
-"""What the layout promises, proved by importing it: pure parts load no IO library, nothing shadows the standard library."""
+"""What the layout promises, proved by importing it: pure parts load no IO library, nothing shadows the stdlib."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import orjson
-from pilothouse_api.workerconfig import ConnectorConfig
 
+from pilothouse_api.workerconfig import ConnectorConfig
 from pilothouse_dataplane.connectors.base import AccountNotLinked, Connector
 
 

@@ -13,7 +13,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pilothouse_api.workerconfig import ConnectorConfig
-
 from pilothouse_dataplane.connectors.base import CallContext, Connector, ConnectorError, Refused, SystemUnavailable
 from pilothouse_dataplane.core.breaker import BreakerSettings
 from pilothouse_dataplane.core.guard import Guard, GuardRegistry

@@ -15,7 +15,6 @@ from typing import Any
 
 import orjson
 from fastapi import WebSocket, WebSocketDisconnect
-from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
 from pilothouse_dataplane.gateway.identity import Identity, IdentityVerifier
@@ -25,6 +24,7 @@ from pilothouse_dataplane.gateway.runs import Run
 from pilothouse_dataplane.gateway.sessions import RunLock, SessionStore, busy
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.wire import AskFrame, DecisionFrame, Hello, StopFrame, check_text, parse_frame
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilothouse_api import names
-
 from pilothouse_dataplane.gateway.kube import KubeClient
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef, tenant_from_object
 

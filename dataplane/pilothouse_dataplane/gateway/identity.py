@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
-from pilothouse_api import names
-from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
+from pilothouse_api import names
 from pilothouse_dataplane.gateway.problems import Problem
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 _MAX_TOKEN = 8_192
 _LEEWAY = 10

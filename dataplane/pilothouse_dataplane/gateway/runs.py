@@ -19,8 +19,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from pilothouse_proto.agent.v1 import agent_pb2 as pb
-from pilothouse_proto.agent.v1 import agent_pb2_grpc
 
 from pilothouse_dataplane.gateway.channels import WorkerLink
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
@@ -29,6 +27,8 @@ from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.problems import Problem, worker_lost
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.wire import TERMINAL, event_json
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
+from pilothouse_proto.agent.v1 import agent_pb2_grpc
 
 log = logging.getLogger(__name__)
 

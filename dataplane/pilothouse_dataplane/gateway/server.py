@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import grpc.aio
 import uvicorn
-from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
@@ -32,6 +31,7 @@ from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.sessions import SessionStore
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory
+from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 
 log = logging.getLogger(__name__)
 

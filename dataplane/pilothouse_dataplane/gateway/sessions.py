@@ -12,14 +12,14 @@ import re
 import secrets
 from collections import OrderedDict
 
-from pilothouse_api import names
-from pilothouse_proto.agent.v1 import agent_pb2 as pb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from pilothouse_api import names
 from pilothouse_dataplane.gateway.identity import Identity
 from pilothouse_dataplane.gateway.problems import Problem, store_unreachable
 from pilothouse_dataplane.gateway.routing import Affinity
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 log = logging.getLogger(__name__)
 

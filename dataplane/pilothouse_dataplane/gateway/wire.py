@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from pilothouse_proto.agent.v1 import agent_pb2 as pb
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pilothouse_dataplane.gateway.problems import invalid
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 TERMINAL = frozenset({"final", "error"})
 """Types of event that end a run."""

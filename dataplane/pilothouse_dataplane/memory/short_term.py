@@ -13,13 +13,13 @@ import asyncio
 from typing import Any, Literal
 
 import orjson
-from pilothouse_api import names
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from pilothouse_api import names
 from pilothouse_dataplane.core.messages import Message
 
 _KEPT_MESSAGES = 40

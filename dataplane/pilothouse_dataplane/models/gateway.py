@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from pilothouse_api.workerconfig import RouteConfig, TargetConfig, Tier
-
 from pilothouse_dataplane.core.breaker import BreakerSettings
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import ModelRequest, Usage

@@ -7,7 +7,6 @@ import asyncio
 import os
 
 from pilothouse_api import names
-
 from pilothouse_dataplane.worker import logs
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pilothouse_api.workerconfig import WorkerConfig, digest
 from pydantic import ValidationError
+
+from pilothouse_api.workerconfig import WorkerConfig, digest
 
 POLL_SECONDS = 0.5
 _MAX_FILE_BYTES = 1 << 20

@@ -13,8 +13,6 @@ from contextlib import aclosing
 from typing import Any
 
 import structlog
-from pilothouse_proto.agent.v1 import agent_pb2 as agent
-from pilothouse_proto.events.v1 import events_pb2 as events
 
 from pilothouse_dataplane.connectors.base import CallContext
 from pilothouse_dataplane.core import run as flow
@@ -25,6 +23,8 @@ from pilothouse_dataplane.models.gateway import ModelCallRecord
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.prompt import opening
 from pilothouse_dataplane.worker.runtime import Runtime
+from pilothouse_proto.agent.v1 import agent_pb2 as agent
+from pilothouse_proto.events.v1 import events_pb2 as events
 
 TEXT_BATCH_SECONDS = 0.03
 _NOT_SAVED = "\n\n(This answer could not be saved to our conversation; a follow-up may not know of it.)"

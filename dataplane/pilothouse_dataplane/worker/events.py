@@ -10,9 +10,10 @@ from collections import deque
 from typing import Any
 
 import structlog
-from pilothouse_api import names
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from pilothouse_api import names
 
 _MAX_QUEUED = 5000
 _MAX_BATCH = 200

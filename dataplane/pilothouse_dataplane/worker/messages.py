@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pilothouse_proto.agent.v1 import agent_pb2 as agent
-from pilothouse_proto.events.v1 import events_pb2 as events
-
 from pilothouse_dataplane.core import run as flow
 from pilothouse_dataplane.core.breaker import BreakerState
 from pilothouse_dataplane.core.messages import Outcome, Usage
+from pilothouse_proto.agent.v1 import agent_pb2 as agent
+from pilothouse_proto.events.v1 import events_pb2 as events
 
 OUTCOMES = {
     Outcome.SUCCEEDED: agent.STEP_OUTCOME_SUCCEEDED,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pilothouse_api.workerconfig import ConnectorConfig, ProviderConfig, WorkerConfig
-
 from pilothouse_dataplane.connectors.base import Connector
 from pilothouse_dataplane.connectors.factory import ConnectorConfigError, make_connector
 from pilothouse_dataplane.connectors.toolset import Toolset

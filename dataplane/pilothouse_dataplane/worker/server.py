@@ -13,12 +13,12 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pilothouse_api import names
-from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
+from pilothouse_api import names
 from pilothouse_dataplane.worker.config import POLL_SECONDS, ConfigWatcher
 from pilothouse_dataplane.worker.runtime import RuntimeFactory, build_runtime
 from pilothouse_dataplane.worker.service import AgentService
+from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
 DRAIN_SECONDS = 30.0
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name

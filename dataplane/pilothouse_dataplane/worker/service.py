@@ -11,15 +11,15 @@ import time
 from collections.abc import AsyncIterator
 
 import structlog
-from pilothouse_proto.agent.v1 import agent_pb2 as agent
-from pilothouse_proto.agent.v1 import agent_pb2_grpc
-from pilothouse_proto.events.v1 import events_pb2 as events
 
 from pilothouse_dataplane.core.guard import BreakerChange, GuardRegistry
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.config import ConfigWatcher, LoadedConfig
 from pilothouse_dataplane.worker.driver import RunDriver
 from pilothouse_dataplane.worker.runtime import Runtime, RuntimeFactory
+from pilothouse_proto.agent.v1 import agent_pb2 as agent
+from pilothouse_proto.agent.v1 import agent_pb2_grpc
+from pilothouse_proto.events.v1 import events_pb2 as events
 
 MAX_TEXT_CHARS = 16_000
 _FIRST_MESSAGE_SECONDS = 10.0

@@ -18,7 +18,6 @@ from pilothouse_api.workerconfig import (
     WorkerConfig,
     digest,
 )
-
 from pilothouse_operator.core.refs import (
     ACCOUNTS_KEY,
     API_KEY,

@@ -11,7 +11,6 @@ import hashlib
 import json
 
 from pilothouse_api import names
-
 from pilothouse_operator.core.resources import Json
 
 APPLIED_HASH = f"{names.GROUP}/applied-hash"

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pilothouse_api import ModelRoute
-
 from pilothouse_operator.core import conditions as c
 from pilothouse_operator.core.refs import Problem, Secrets, missing, parse, route_needs
 from pilothouse_operator.core.resources import Json

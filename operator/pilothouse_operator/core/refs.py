@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pilothouse_api import Connector, ModelRoute, Tenant
-from pilothouse_api.meta import Kind, LocalRef
 from pydantic import ValidationError
 
+from pilothouse_api import Connector, ModelRoute, Tenant
+from pilothouse_api.meta import Kind, LocalRef
 from pilothouse_operator.core.resources import Json
 
 KindT = TypeVar("KindT", bound=Kind)

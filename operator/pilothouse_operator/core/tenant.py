@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pilothouse_api import Connector, ModelRoute, Tenant, names
-
 from pilothouse_operator.core import conditions as c
 from pilothouse_operator.core.config import Built, build, revision_of
 from pilothouse_operator.core.diff import is_current, stamped

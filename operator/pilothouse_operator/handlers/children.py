@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
-from pilothouse_api import names
 
+from pilothouse_api import names
 from pilothouse_operator.handlers.lifecycle import Runtime
 
 

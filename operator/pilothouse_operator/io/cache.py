@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import orjson
-from pilothouse_api import names
 
+from pilothouse_api import names
 from pilothouse_operator.core.resources import CONNECTOR, POD, ROLLOUT, SECRET, TENANT, Json
 
 _Place = tuple[str, str, str]

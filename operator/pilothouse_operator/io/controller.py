@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pilothouse_api import names
-
 from pilothouse_operator.core import modelroute, tenant
 from pilothouse_operator.core.readiness import poll_delay
 from pilothouse_operator.core.resources import (

@@ -6,7 +6,6 @@ import base64
 from collections.abc import Awaitable, Callable, Iterable
 
 from pilothouse_api import names
-
 from pilothouse_operator.core import modelroute
 from pilothouse_operator.core.readiness import Worker, WorkerReport, worker_of
 from pilothouse_operator.core.refs import Problem, Secrets, needs_of

@@ -16,8 +16,8 @@ from typing import Self
 
 import aiohttp
 import orjson
-from pilothouse_api import names
 
+from pilothouse_api import names
 from pilothouse_operator.core.resources import BY_KIND, Json, Resource
 from pilothouse_operator.io.connection import Connection, TokenSource
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable
 
 import grpc
-from pilothouse_api import names
-from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
+from pilothouse_api import names
 from pilothouse_operator.core.readiness import Worker, WorkerReport
+from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
 TIMEOUT_SECONDS = 1.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pilothouse_api import names
-
 from pilothouse_operator.core.resources import Json, Resource
 
 

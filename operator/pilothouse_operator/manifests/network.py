@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pilothouse_api import names
-
 from pilothouse_operator.core.resources import NETWORK_POLICY, Json
 from pilothouse_operator.manifests.common import Owner, child, selector
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilothouse_api import names
-
 from pilothouse_operator.core.resources import (
     DEPLOYMENT,
     DISRUPTION_BUDGET,

@@ -21,6 +21,7 @@ from aiohttp import web
 from grpc_health.v1 import health_pb2
 from joserfc import jwt
 from joserfc.jwk import OctKey
+
 from pilothouse_api import names
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
 from pilothouse_proto.agent.v1 import agent_pb2_grpc

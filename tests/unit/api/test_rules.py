@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from pilothouse_api import Connector, Kind, ModelRoute, Rollout, Tenant
 from pilothouse_api.meta import refused_changes
-from pydantic import ValidationError
 
 Object = dict[str, Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_api import parse_duration, parse_percent
 from pilothouse_api.meta import camel
 

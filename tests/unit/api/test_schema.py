@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
+
 from pilothouse_api import KINDS, Kind, Tenant
 from pilothouse_api.meta import Model, about
 from pilothouse_api.rules import VALIDATIONS

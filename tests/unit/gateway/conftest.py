@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
 from pilothouse_dataplane.gateway.app import build_app
 from pilothouse_dataplane.gateway.channels import ChannelPool
 from pilothouse_dataplane.gateway.chat import ChatServer
@@ -20,9 +24,6 @@ from pilothouse_dataplane.gateway.sessions import SessionStore
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef, Worker
 from pilothouse_testing.gateway_fakes import SIGNING_KEY, FakeAgent, free_port, valkey
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
 from pilothouse_testing.gateway_fakes import Chat, free_port, token
 
 Start = Callable[..., Awaitable[Any]]

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+
 from pilothouse_api import names
 from pilothouse_dataplane.gateway.discovery import Discovery
 from pilothouse_dataplane.gateway.fleet.auth import Authorizer, Denied, Unauthenticated, Unavailable
@@ -22,7 +24,6 @@ from pilothouse_dataplane.gateway.workers import Directory, TenantRef
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as ev
 from pilothouse_testing.gateway_fakes import FLEET_TOKEN, FakeKube, free_port, pod, tenant_object, valkey
-from redis.asyncio import Redis
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

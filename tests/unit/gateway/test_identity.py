@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pilothouse_dataplane.gateway.identity import DevTokenVerifier
 from pilothouse_dataplane.gateway.problems import Problem
 from pilothouse_testing.gateway_fakes import SIGNING_KEY, token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_dataplane.gateway.routing import Affinity, choose
 from pilothouse_dataplane.gateway.workers import Worker as W
 from pilothouse_dataplane.gateway.workers import WorkerTable, tenant_from_object

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pilothouse_local import binaries, download
 from pilothouse_local.console import Console
 from pilothouse_local.errors import BinariesUnavailable

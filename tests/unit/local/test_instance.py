@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from pilothouse_local import instance as instances
 from pilothouse_local.errors import BadSettings, DiskFull, LocalClusterError, StateUnusable, writing
 from pilothouse_local.instance import Instance

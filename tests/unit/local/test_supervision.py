@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+
 from pilothouse_local import cluster, deploy, pki, procs, status
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from pilothouse_local.node import routing
 from pilothouse_local.node.model import ContainerState, Running, Terminated, Waiting
 from pilothouse_local.node.probes import EAGER_SECONDS, ProbeSettings, ProbeState

@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 import pytest
+
 from pilothouse_local.node import environment, projection
 from pilothouse_local.node.model import ContainerRefused
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from pilothouse_local.node import atomic, logs, probing, processes
 from pilothouse_local.node.model import Mount, NodeUnusable
 from pilothouse_local.node.nodeport import NodePorts

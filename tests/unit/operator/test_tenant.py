@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from pilothouse_api import names
 from pilothouse_api.workerconfig import WorkerConfig, digest
 from pilothouse_operator.core.readiness import Worker, WorkerReport, poll_delay

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pilothouse_api.connector import Connector
 from pilothouse_api.modelroute import ModelRoute
 from pilothouse_api.tenant import Tenant

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+
 from pilothouse_sim.faults import Faults
 from pilothouse_sim.jira import adf
 from pilothouse_sim.jira.app import make_app

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+
 from pilothouse_sim.faults import Faults
 from pilothouse_sim.models.app import make_app
 

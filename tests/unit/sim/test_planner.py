@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_sim.models import planner
 from pilothouse_sim.models.types import Call, Message, Reply, Tool
 

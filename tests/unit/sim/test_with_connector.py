@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+
 from pilothouse_dataplane.connectors.base import CallContext, Refused
 from pilothouse_dataplane.connectors.factory import Credentials
 from pilothouse_dataplane.connectors.jira.connector import JiraConnector

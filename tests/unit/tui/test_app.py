@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from textual.pilot import Pilot
+
 from pilothouse_testing.tui_fakes import DETAIL, NOW, OBJECTS, SESSIONS, FakeSources, many
 from pilothouse_tui.app import PilothouseApp
 from pilothouse_tui.model import FLEET, Connected, FleetSnapshot, Lost, RunOutcome
@@ -16,7 +18,6 @@ from pilothouse_tui.screens.session import SessionScreen
 from pilothouse_tui.screens.tenant import TenantScreen
 from pilothouse_tui.widgets.bars import HeaderLine, ProblemLines
 from pilothouse_tui.widgets.rows import RowsTable
-from textual.pilot import Pilot
 
 
 @asynccontextmanager

@@ -18,6 +18,8 @@ from aiohttp import web
 from click.testing import CliRunner
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from websockets.asyncio.server import ServerConnection, serve
+
 from pilothouse_proto.events.v1 import events_pb2
 from pilothouse_proto.fleet.v1 import fleet_pb2, fleet_pb2_grpc
 from pilothouse_tui.cli import main
@@ -40,7 +42,6 @@ from pilothouse_tui.model import (
     Session,
     Update,
 )
-from websockets.asyncio.server import ServerConnection, serve
 
 KEY = b"0123456789abcdef0123456789abcdef"
 

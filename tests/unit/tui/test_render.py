@@ -11,6 +11,8 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+
 from pilothouse_testing.tui_fakes import BREAKERS, DETAIL, NOW, OBJECTS, SESSIONS, SNAPSHOT, ago, tenant
 from pilothouse_tui.model import FLEET, BreakerState, Connected, Fleet, Lost, ObjectDeleted, ObjectsListed
 from pilothouse_tui.render.chat import lines
@@ -22,7 +24,6 @@ from pilothouse_tui.render.style import breaker_mark, object_mark
 from pilothouse_tui.render.table import Cell, Column, Sort, cut, fit, pieces
 from pilothouse_tui.render.text import age, count, duration, money, one_line
 from pilothouse_tui.state import apply
-from rich.cells import cell_len
 
 
 def sample() -> Fleet:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from pilothouse_api.names import GATEWAY_FLEET_PORT, SYSTEM_NAMESPACE
 from pilothouse_proto.agent.v1 import agent_pb2
 from pilothouse_proto.events.v1 import events_pb2
 from pilothouse_proto.fleet.v1 import fleet_pb2, fleet_pb2_grpc
-
 from pilothouse_tui.data.kube import IssuedToken, KubeClient
 from pilothouse_tui.errors import AccessError, ToolError, UnreachableError
 from pilothouse_tui.model import (

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
+
 from pilothouse_api.names import (
     COMPONENT_GATEWAY,
     DEV_TOKEN_SECRET,
@@ -26,7 +27,6 @@ from pilothouse_api.names import (
     SRE_SERVICE_ACCOUNT,
     SYSTEM_NAMESPACE,
 )
-
 from pilothouse_tui.data.convert import timestamp
 from pilothouse_tui.data.kubeconfig import ClusterAccess, find_kubeconfig, load_access, run_plugin
 from pilothouse_tui.errors import AccessError, ConfigurationError, ToolError, UnreachableError

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Protocol
 
 from pilothouse_api.names import GROUP, VERSION
-
 from pilothouse_tui.data.convert import kube_object
 from pilothouse_tui.data.fleet import FleetClient
 from pilothouse_tui.data.kube import GoneError, KubeClient

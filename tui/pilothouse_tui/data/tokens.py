@@ -6,7 +6,6 @@ import re
 import time
 
 from pilothouse_api.names import DEV_TOKEN_AUDIENCE
-
 from pilothouse_tui.errors import ConfigurationError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilothouse_api import names
-
 from pilothouse_dataplane.gateway.kube import KubeError
 
 _CACHE_SECONDS = 30.0

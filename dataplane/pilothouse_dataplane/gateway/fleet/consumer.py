@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from pilothouse_api import names
-from pilothouse_proto.events.v1 import events_pb2 as ev
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from pilothouse_api import names
 from pilothouse_dataplane.gateway.fleet.hub import Hub
 from pilothouse_dataplane.gateway.fleet.projection import Key, Projection
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.workers import Directory
+from pilothouse_proto.events.v1 import events_pb2 as ev
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
-from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 
 from pilothouse_dataplane.gateway.fleet.auth import Authorizer, Denied, Unauthenticated, Unavailable
 from pilothouse_dataplane.gateway.fleet.hub import Hub, Subscription
@@ -18,6 +16,8 @@ from pilothouse_dataplane.gateway.fleet.projection import Key, Projection
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory
+from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
+from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 
 _SNAPSHOT = 2_000
 """Sessions in the first message (about 600 KB; a gRPC message may have 4 MB); older ones follow as changes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from pilothouse_api import Rollout
-
 from pilothouse_operator.core import conditions as c
 from pilothouse_operator.core.refs import Problem, parse
 from pilothouse_operator.core.resources import Json

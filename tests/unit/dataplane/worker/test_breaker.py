@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_dataplane.core.breaker import Breaker, BreakerSettings, BreakerState, Permit, acquire, record, release
 from pilothouse_dataplane.core.guard import BreakerChange, Guard, GuardRegistry
 

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_api.workerconfig import BreakerConfig, ConnectorConfig
 from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.factory import ConnectorConfigError, make_connector

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from pilothouse_dataplane.core.messages import Message
 from pilothouse_dataplane.memory.short_term import MemoryUnavailable, ShortTermMemory, _context, connect
 from pilothouse_dataplane.worker.logs import _without_secrets

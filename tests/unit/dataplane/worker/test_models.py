@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from pilothouse_api.workerconfig import ProviderConfig, RouteConfig, TargetConfig
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall

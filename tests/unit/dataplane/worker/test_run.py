@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pilothouse_dataplane.core import run as flow
 from pilothouse_dataplane.core.messages import Message, Outcome, ToolCall, ToolResult, Usage
 from pilothouse_dataplane.core.report import bounded_data
