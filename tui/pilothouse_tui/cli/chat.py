@@ -6,7 +6,6 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import click
@@ -63,11 +62,15 @@ class Printer:
         self._inline = line.inline
         click.secho(line.text, fg=_ANSI.get(line.style), bold=line.style == STRONG or None, nl=not line.inline)
 
-    def note(self, text: str) -> None:
-        """A remark of the tool's own, to standard error so that it never mixes with an answer in a pipe."""
+    def end(self) -> None:
+        """End the line that a streamed answer stands on."""
         if self._inline:
             click.echo()
             self._inline = False
+
+    def note(self, text: str) -> None:
+        """A remark of the tool's own, to standard error so that it never mixes with an answer in a pipe."""
+        self.end()
         click.secho(text, fg="bright_black", err=True)
 
     def error(self, error: ToolError) -> None:
@@ -107,9 +110,6 @@ async def _chat(question: str, options: ChatOptions) -> int:
 
 
 async def _interactive(connection: ChatConnection, printer: Printer) -> int:
-    def waiting(error: UnreachableError, seconds: float) -> None:
-        printer.note(f"{error.happened} Trying again in {seconds:.1f} s.")
-
     # Ctrl-C at the prompt must not leave: people press it to stop an answer that has just ended.
     loop = asyncio.get_running_loop()
     with _OnInterrupt(loop, lambda: printer.note("\nCtrl-D leaves.")):
@@ -123,15 +123,36 @@ async def _interactive(connection: ChatConnection, printer: Printer) -> int:
             if not text:
                 continue
             try:
-                if not connection.connected:
-                    await connection.connect_patiently(waiting)
-                    printer.note(f"Connected again, same session {connection.session_id}.")
-                await _answer(connection, printer, text)
+                if connection.connected or await _reconnect(connection, printer):
+                    await _answer(connection, printer, text)
             except UnreachableError as error:
                 printer.error(error)
-                with suppress(UnreachableError):
-                    await connection.connect_patiently(waiting)
-                    printer.note(f"Connected again, same session {connection.session_id}.")
+                await _reconnect(connection, printer)
+
+
+async def _reconnect(connection: ChatConnection, printer: Printer) -> bool:
+    """Connect again with the same session, with growing waits; False where Ctrl-C or too many failures ended it."""
+
+    def waiting(error: UnreachableError, seconds: float) -> None:
+        printer.note(f"The gateway does not answer; trying again in {seconds:.1f} s (Ctrl-C ends the wait).")
+
+    task = asyncio.create_task(connection.connect_patiently(waiting))
+
+    def cancel() -> None:
+        task.cancel()
+
+    with _OnInterrupt(asyncio.get_running_loop(), cancel):
+        await asyncio.wait([task])
+    if task.cancelled():
+        printer.note("Not connected, nothing was asked. The next question tries again; Ctrl-D leaves.")
+        return False
+    try:
+        task.result()
+    except ToolError as error:
+        printer.error(error)
+        return False
+    printer.note(f"Connected again, same session {connection.session_id}.")
+    return True
 
 
 async def _answer(connection: ChatConnection, printer: Printer, text: str) -> int:
@@ -157,6 +178,7 @@ async def _answer(connection: ChatConnection, printer: Printer, text: str) -> in
                 await connection.decide(str(event.get("approval_id", "")), await _approve(printer))
             if event.get("type") == "error":
                 status = 1
+    printer.end()
     return status
 
 
