@@ -83,7 +83,7 @@ $(STAMP): pyproject.toml uv.lock | python
 	  echo "What happened:  $(PYTHON) can't make a virtual environment" >&2; \
 	  echo "Not done:       the Python environment was not made" >&2; \
 	  echo "What to do now: install Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
-	@test -x $(BIN)/uv || { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q; \
+	@test -x $(BIN)/uv || { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@$(BIN)/uv sync --frozen --inexact --quiet
 	@touch $@
