@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 Tier = Literal["fast", "mid", "power"]
 
+SERVED_CONNECTOR_TYPES = frozenset({"jira"})
+"""Connector types that this release's workers can run. The operator leaves any other out of the configuration and says
+so in the Connector's condition; a worker refuses a configuration that names one."""
+SERVED_AUTH_MODES = frozenset({"UserOAuth", "ServiceAccount"})
+"""Authorization modes that this release's workers can use, likewise."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -158,7 +158,7 @@ async def test_a_pod_in_a_foreign_namespace_gets_no_traffic_and_a_lost_pod_is_to
         lost = await chat.next()
         assert lost["code"] == "ERROR_CODE_WORKER_LOST"
         assert time.monotonic() - began < 2
-        assert (await chat.ask("again"))[-1]["code"] == "ERROR_CODE_NO_WORKER"
+        assert (await chat.ask("again", seconds=15))[-1]["code"] == "ERROR_CODE_NO_WORKER"
 
 
 async def test_fleet_shows_old_and_new_events_to_those_who_may(stack: Stack) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pilothouse_api import Connector, ModelRoute, Tenant
 from pilothouse_api.meta import Kind, LocalRef
+from pilothouse_api.workerconfig import SERVED_AUTH_MODES, SERVED_CONNECTOR_TYPES
 from pilothouse_operator.core.resources import Json
 
 KindT = TypeVar("KindT", bound=Kind)
@@ -21,6 +22,7 @@ API_KEY = "api-key"
 CLIENT_KEYS = ("client-id", "client-secret")
 PRIVATE_KEY = "private-key"
 
+NOT_SERVED = "NotServed"
 SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
 SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
 
@@ -56,6 +58,22 @@ def parse(kind: type[KindT], raw: Json) -> KindT | Problem:
 
 def _needs(ref: LocalRef | None, *keys: str) -> tuple[SecretNeed, ...]:
     return () if ref is None else tuple(SecretNeed(ref.name, key) for key in keys)
+
+
+def unserved(connector: Connector) -> Problem | None:
+    """Why the workers of this release can't run the connector: they would refuse the whole configuration with it."""
+    spec = connector.spec
+    if spec.type not in SERVED_CONNECTOR_TYPES:
+        what, served = f"type {spec.type}", SERVED_CONNECTOR_TYPES
+    elif spec.auth.mode not in SERVED_AUTH_MODES:
+        what, served = f"auth.mode {spec.auth.mode}", SERVED_AUTH_MODES
+    else:
+        return None
+    return Problem(
+        NOT_SERVED,
+        f"{what} is not served by this release, so the connector is left out of the workers' configuration. "
+        f"Use one of {', '.join(sorted(served))}, or upgrade Pilothouse.",
+    )
 
 
 def connector_needs(connector: Connector) -> tuple[SecretNeed, ...]:

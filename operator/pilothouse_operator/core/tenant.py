@@ -20,7 +20,16 @@ from pilothouse_operator.core import conditions as c
 from pilothouse_operator.core.config import Built, build, revision_of
 from pilothouse_operator.core.diff import is_current, stamped
 from pilothouse_operator.core.readiness import Fleet, Worker, WorkerReport, unmet
-from pilothouse_operator.core.refs import Problem, Secrets, connector_needs, missing, parse, route_needs, tenant_needs
+from pilothouse_operator.core.refs import (
+    Problem,
+    Secrets,
+    connector_needs,
+    missing,
+    parse,
+    route_needs,
+    tenant_needs,
+    unserved,
+)
 from pilothouse_operator.core.resources import DEPLOYMENT, Json, Key
 from pilothouse_operator.manifests import network, worker
 from pilothouse_operator.manifests.common import Owner
@@ -218,6 +227,9 @@ def _attach(raw: Json, secrets: Secrets) -> _Attached:
     connector = parse(Connector, raw)
     if isinstance(connector, Problem):
         return _Attached(raw, None, connector, None)
+    not_served = unserved(connector)
+    if not_served is not None:
+        return _Attached(raw, None, not_served, None)
     return _Attached(raw, connector, None, missing(connector_needs(connector), secrets))
 
 

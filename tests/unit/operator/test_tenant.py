@@ -310,3 +310,27 @@ def test_polling_begins_fast_and_backs_off() -> None:
     assert delays == sorted(delays)
     assert delays[-1] == 5.0
     assert poll_delay(1, False) == 15.0  # a worker that becomes ready is an event
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"type": "okta"}, "type okta"), ({"auth": {"mode": "TokenExchange"}}, "auth.mode TokenExchange")],
+)
+def test_a_connector_that_no_worker_serves_is_left_out_and_says_so(change: Json, named: str) -> None:
+    """A worker refuses a whole configuration with an unknown connector: one object must not take the others down."""
+    world = ready_world(with_connector("jira"), with_connector("other"))
+    other = world.scene.connectors[1]
+    if "auth" in change:
+        url = "https://login.acme.example/token"
+        change = {
+            "auth": {
+                "mode": "TokenExchange",
+                "tokenExchange": {"tokenURL": url, "audience": "jira", "clientSecretRef": {"name": "exchange"}},
+            }
+        }
+    other["spec"] |= change
+    world.step()
+    accepted = world.condition("Accepted", other)
+    assert (accepted["status"], accepted["reason"]) == ("False", "NotServed")
+    assert named in accepted["message"]
+    assert [connector.name for connector in world.config().connectors] == ["jira"]
