@@ -13,7 +13,7 @@ from pilothouse_dataplane.core.breaker import Breaker, BreakerSettings, BreakerS
 
 @dataclass(frozen=True, slots=True)
 class BreakerChange:
-    """A breaker went into another state."""
+    """A breaker went into another state, or was used for the first time."""
 
     name: str
     """``provider/<name>`` or ``connector/<name>``."""
@@ -24,7 +24,10 @@ class BreakerChange:
 
 
 class Guard:
-    """One named breaker that changes in place and tells its listener about each change of state."""
+    """One named breaker that changes in place and tells its listener about its first use and each change of state.
+
+    The first use is told so that whoever watches sees every breaker in use, not only those that had trouble.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Guard:
         self._breaker = Breaker(settings)
         self._clock = clock
         self._on_change = on_change
+        self._told = False
 
     @property
     def breaker(self) -> Breaker:
@@ -69,7 +73,13 @@ class Guard:
 
     def _become(self, before: Breaker, after: Breaker, reason: str) -> None:
         self._breaker = after
-        if after.state is not before.state and self._on_change is not None:
+        if self._on_change is None:
+            return
+        if after.state is before.state and not self._told:
+            self._told = True
+            self._on_change(BreakerChange(self.name, after.state, after.failure_rate_percent, "first call"))
+        elif after.state is not before.state:
+            self._told = True
             # the rate of the window that was just cleared is gone; opening means that it had reached the threshold
             rate = before.failure_rate_percent
             if after.state is BreakerState.OPEN:

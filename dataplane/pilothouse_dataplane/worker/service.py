@@ -57,7 +57,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             task.add_done_callback(self._closing.discard)
 
     def _breaker_changed(self, change: BreakerChange) -> None:
-        _log.warning("breaker changed", name=change.name, state=change.state.value, reason=change.reason)
+        _log.info("breaker changed", name=change.name, state=change.state.value, reason=change.reason)
         runtime = self._runtime
         if runtime is None:
             return

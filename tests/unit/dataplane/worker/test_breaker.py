@@ -95,7 +95,7 @@ def test_against_a_simple_model(script: list[tuple[str, float]]) -> None:
         assert breaker.state.value == state
 
 
-def test_a_guard_tells_each_change_once_and_survives_a_reload() -> None:
+def test_a_guard_tells_its_first_use_and_each_change_once_and_survives_a_reload() -> None:
     changes: list[BreakerChange] = []
     registry = GuardRegistry(lambda: 0.0, changes.append)
     guard: Guard = registry.get("connector/jira", SETTINGS)
@@ -104,6 +104,9 @@ def test_a_guard_tells_each_change_once_and_survives_a_reload() -> None:
         assert permit is not None
         guard.failed(permit, "Jira can't be reached.")
     assert guard.try_acquire() is None
-    assert [(c.name, c.state) for c in changes] == [("connector/jira", BreakerState.OPEN)]
+    assert [(c.name, c.state, c.reason) for c in changes] == [
+        ("connector/jira", BreakerState.CLOSED, "first call"),
+        ("connector/jira", BreakerState.OPEN, "Jira can't be reached."),
+    ]
     assert registry.get("connector/jira", SETTINGS) is guard
     assert registry.get("connector/jira", BreakerSettings()) is not guard
