@@ -126,13 +126,20 @@ def _fill(folder: Path, console: Console, makers: list[tuple[str, Maker]]) -> Pa
 def _alone(folder: Path, console: Console) -> Iterator[None]:
     progress = folder / ".progress"
     with (folder / ".lock").open("w") as lock:
+        told = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if not told:
+                    told = True
+                    console.say(
+                        "Kubernetes programs: on their way already (make begins with them, in the background). "
+                        "Where they can't be downloaded they are built from source: about 11 minutes on two cores, once"
+                    )
                 said = progress.read_text().strip() if progress.exists() else ""
-                console.update(f"  waiting for another command that makes the Kubernetes programs: {said or '…'}")
+                console.update(f"  {said or 'waiting for them'}")
                 time.sleep(0.5)
         console.mirror = progress
         try:

@@ -99,6 +99,8 @@ def render(status: Status) -> str:
         note = f"restarted {process.restarts}x" if process.restarts else ""
         if process.last_exit:
             note = f"{note}, last: {process.last_exit}".lstrip(", ")
+        if process.name == "node" and process.memory:
+            note = f"{note}, memory with its Pods".lstrip(", ")
         memory = f"{process.memory / 1e6:.0f} MB" if process.memory else "-"
         pid = str(process.pid) if process.pid else "-"
         lines.append(
