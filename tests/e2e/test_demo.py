@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
 import time
-import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pilothouse_api.names import LABEL_COMPONENT, LABEL_TENANT
 from pilothouse_local.deploy import SIM_NAMESPACE, Kubectl
 from pilothouse_local.standins import JiraApi, address_of
-from pilothouse_testing.cluster import LocalCluster
-from pilothouse_tui.data.chat import ChatConnection
-from pilothouse_tui.data.kube import KubeClient
-from pilothouse_tui.data.tokens import make_token
+from pilothouse_testing.stack import EMPLOYEE, TENANT, Demonstrated, answer, chat, pod_processes, post_faults
 
 pytestmark = pytest.mark.timeout(600)
-TENANT = "acme"
-EMPLOYEE = "employee@acme.example"
 TOLD_WITHIN = 2.0
 """Seconds from the worker's death to the sentence that the user reads."""
-Demonstrated = tuple[LocalCluster, str]
-
-
-@asynccontextmanager
-async def chat(cluster: LocalCluster) -> AsyncIterator[ChatConnection]:
-    """A conversation as the employee."""
-    async with KubeClient.from_environment(str(cluster.kubeconfig)) as kube:
-        url, key = await kube.find_chat_url(), await kube.read_signing_key()
-
-    async def token() -> str:
-        return make_token(key, tenant=TENANT, user=EMPLOYEE)
-
-    async with ChatConnection(url, token) as connection:
-        await connection.connect()
-        yield connection
-
-
-def post_faults(cluster: LocalCluster, **faults: object) -> None:
-    """Changes the model stand-in's speed or failures."""
-    with address_of(Kubectl(cluster.kubeconfig), SIM_NAMESPACE, "models", 8080) as base:
-        request = urllib.request.Request(f"{base}/__sim/faults", data=json.dumps(faults).encode())
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=5) as response:
-            assert response.status == 200
-
-
-def worker_processes(cluster: LocalCluster) -> list[int]:
-    """Process ids of this instance's workers of the tenant, by their Pods' addresses in their environment."""
-    selector = f"{LABEL_COMPONENT}=worker,{LABEL_TENANT}={TENANT}"
-    pods = json.loads(
-        Kubectl(cluster.kubeconfig).run("get", "pods", f"-n={TENANT}", f"--selector={selector}", "--output=json")
-    )
-    wanted = {f"POD_IP={pod['status'].get('podIP')}".encode() for pod in pods["items"]}
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if b"pilothouse_dataplane.worker" in command and wanted & set(environment.split(b"\0")):
-            found.append(int(process.name))
-    return found
-
-
-async def answer(connection: ChatConnection, text: str) -> Mapping[str, Any]:
-    """The last event of a question: ``final`` or ``error``."""
-    last: Mapping[str, Any] = {}
-    async for event in connection.ask(text):
-        last = event
-    return last
 
 
 def test_the_demo_answers_files_the_issue_and_is_refused_where_it_must_be(demonstrated: Demonstrated) -> None:
@@ -120,7 +58,7 @@ async def test_a_killed_worker_is_told_at_once_and_the_next_message_is_answered(
                 events.append(event)
                 if event["type"] == "text_delta" and not killed_at:
                     # when its worker is killed in the middle of it
-                    (process,) = worker_processes(cluster)
+                    (process,) = pod_processes(cluster, TENANT, "pilothouse_dataplane.worker")
                     os.kill(process, signal.SIGKILL)
                     killed_at = time.monotonic()
                 told_after = time.monotonic() - killed_at

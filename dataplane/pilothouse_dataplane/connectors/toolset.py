@@ -78,7 +78,10 @@ class Toolset:
             permit = entry.guard.try_acquire()
             if permit is None:
                 system = tool.name.partition(".")[0]
-                message = f"{system} is down at the moment; it is tried again in {entry.guard.retry_in():.0f} s."
+                message = (
+                    f"{system} is down at the moment and was not asked; it is tried again in "
+                    f"{max(1.0, entry.guard.retry_in()):.0f} s."
+                )
                 return ToolResult(Outcome.FAILED, message)
             verdict = False
             try:

@@ -115,7 +115,8 @@ class Process:
                 os.killpg(self.pid, number)
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, then SIGKILL after `grace` seconds; returns when all has ended."""
+        """SIGTERM, then SIGKILL after `grace` seconds; returns when the main process has ended and the rest of its
+        group has been sent SIGKILL."""
         if grace > 0:
             self.send(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
