@@ -6,9 +6,10 @@ The application knows the ``Sources`` protocol only, so that tests and pictures 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from pilothouse_api.names import GROUP, VERSION
 from pilothouse_tui.data.convert import kube_object
@@ -27,6 +28,7 @@ from pilothouse_tui.model import (
     Update,
 )
 
+T = TypeVar("T")
 KINDS = {"Tenant": "tenants", "Connector": "connectors", "ModelRoute": "modelroutes"}
 
 
@@ -103,37 +105,26 @@ class LiveSources:
                 version = ""  # list again: what was deleted meanwhile must go
                 await asyncio.sleep(wait)
 
-    async def fleet(self) -> AsyncIterator[Update]:
+    def fleet(self) -> AsyncIterator[Update]:
         """Fleet.Watch, again and again."""
-        backoff = Backoff()
-        while True:
-            try:
-                connected = False
-                async for change in self._fleet.watch():
-                    if not connected:
-                        connected = True
-                        backoff.succeeded()
-                        yield Connected(FLEET, self._fleet.where)
-                    yield change
-                message, to_do = "The gateway ended the connection.", "Wait: it is opened again."
-            except ToolError as error:
-                message, to_do = error.happened, error.to_do
-            wait = backoff.failed()
-            yield Lost(FLEET, message, to_do, wait)
-            await asyncio.sleep(wait)
+        return self._reopened(self._fleet.watch)
 
-    async def session(self, tenant: str, session_id: str) -> AsyncIterator[SessionUpdate]:
+    def session(self, tenant: str, session_id: str) -> AsyncIterator[SessionUpdate]:
         """Fleet.WatchSession, again and again."""
+        return self._reopened(partial(self._fleet.watch_session, tenant, session_id))
+
+    async def _reopened(self, watch: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T | Connected | Lost]:
+        """The stream's items; opened again with growing waits after each end, which is told."""
         backoff = Backoff()
         while True:
             try:
                 connected = False
-                async for detail in self._fleet.watch_session(tenant, session_id):
+                async for item in watch():
                     if not connected:
                         connected = True
                         backoff.succeeded()
                         yield Connected(FLEET, self._fleet.where)
-                    yield detail
+                    yield item
                 message, to_do = "The gateway ended the connection.", "Wait: it is opened again."
             except ToolError as error:
                 message, to_do = error.happened, error.to_do
