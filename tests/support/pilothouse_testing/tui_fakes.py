@@ -190,11 +190,6 @@ class FakeSources:
         self._fleet.put_nowait(Connected(FLEET, "127.77.0.5:9090"))
         self._fleet.put_nowait(snapshot)
 
-    def push_kubernetes(self, *updates: Update) -> None:
-        """More from the Kubernetes API."""
-        for update in updates:
-            self._kube.put_nowait(update)
-
     def push_fleet(self, *updates: Update) -> None:
         """More from Fleet."""
         for update in updates:

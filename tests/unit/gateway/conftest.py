@@ -23,7 +23,8 @@ from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.sessions import SessionStore
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef, Worker
-from pilothouse_testing.gateway_fakes import SIGNING_KEY, FakeAgent, free_port, valkey
+from pilothouse_testing.gateway_fakes import SIGNING_KEY, FakeAgent
+from pilothouse_testing.servers import free_port, valkey
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pilothouse_testing.gateway_fakes import Chat, free_port, token
+from pilothouse_testing.gateway_fakes import Chat, token
+from pilothouse_testing.servers import free_port
 
 Start = Callable[..., Awaitable[Any]]
 

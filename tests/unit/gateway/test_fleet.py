@@ -23,7 +23,8 @@ from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as ev
-from pilothouse_testing.gateway_fakes import FLEET_TOKEN, FakeKube, free_port, pod, tenant_object, valkey
+from pilothouse_testing.gateway_fakes import FLEET_TOKEN, FakeKube, pod, tenant_object
+from pilothouse_testing.servers import free_port, valkey
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
