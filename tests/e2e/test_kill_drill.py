@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -57,6 +57,15 @@ async def answered(connection: ChatConnection, text: str, until: float) -> Mappi
             break
         await asyncio.sleep(0.5)
     return last
+
+
+@pytest.fixture(autouse=True)
+def evidence(demonstrated: Demonstrated) -> Iterator[None]:
+    """Shown by pytest where a drill fails: what runs, and what the node said."""
+    yield
+    cluster, _ = demonstrated
+    print(cluster.run("status").stdout)
+    print("\n".join(cluster.instance.log("node").read_text(errors="replace").splitlines()[-60:]))
 
 
 @pytest.mark.parametrize("part", ["worker", "operator", "gateway", "valkey"])
