@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -151,6 +152,17 @@ def test_restarts_refusals_and_previous_logs(cluster: Cluster) -> None:
     waiting = cluster.status("foreign")["containerStatuses"][0]["state"]["waiting"]
     assert waiting["reason"] == "ErrImagePull"
     assert "pilothouse" in waiting["message"]
+
+
+def test_a_volume_over_the_python_environment_hides_it_in_no_start(cluster: Cluster) -> None:
+    # as the operator's own volume at /tmp does where Pilothouse is checked out under /tmp
+    checkout = str(Path(sys.prefix).parent)
+    mount = {"volumeMounts": [{"name": "data", "mountPath": checkout}]}
+    subject = a_pod("covered", "python", "-c", "import orjson; raise SystemExit(5)", container=mount)
+    subject["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    cluster.apply(subject)
+    eventually(lambda: (cluster.status("covered").get("containerStatuses") or [{}])[0].get("restartCount", 0) >= 2)
+    assert cluster.status("covered")["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 5
 
 
 def test_init_containers_come_first_and_liveness_restarts(cluster: Cluster) -> None:

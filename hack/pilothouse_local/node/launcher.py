@@ -143,6 +143,15 @@ class Mounts:
             _mount(fresh, directory, "", _BIND | _REC)
 
 
+def _shows(path: str, source: int) -> bool:
+    """Whether the path still leads to what the descriptor holds. That it merely exists proves nothing: an earlier start
+    of the container has left the empty folder that it was bound on in the Pod's volume."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(source))
+    except OSError:
+        return False
+
+
 def build(document: dict[str, Any]) -> None:
     """Make the namespace that the document describes and stand in it. Raises OSError."""
     enter_namespace()
@@ -155,7 +164,7 @@ def build(document: dict[str, Any]) -> None:
     for source, target, read_only in sorted(held, key=lambda entry: entry[1]):
         view.bind(source, target, read_only)
     for source, path in kept:
-        if not os.path.exists(path):
+        if not _shows(path, source):
             view.bind(source, path, False)
     for source in [entry[0] for entry in held] + [entry[0] for entry in kept]:
         os.close(source)
