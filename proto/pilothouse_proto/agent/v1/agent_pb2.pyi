@@ -45,6 +45,31 @@ STEP_OUTCOME_UNKNOWN: StepOutcome.ValueType  # 4
 """Whether the write happened is not known."""
 Global___StepOutcome: _TypeAlias = StepOutcome  # noqa: Y015
 
+class _Approver:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApproverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Approver.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVER_UNSPECIFIED: _Approver.ValueType  # 0
+    APPROVER_USER: _Approver.ValueType  # 1
+    """The asking user."""
+    APPROVER_MANAGER: _Approver.ValueType  # 2
+    """The asking user's manager."""
+    APPROVER_GROUP: _Approver.ValueType  # 3
+    """Any member of a group, except the asking user."""
+
+class Approver(_Approver, metaclass=_ApproverEnumTypeWrapper): ...
+
+APPROVER_UNSPECIFIED: Approver.ValueType  # 0
+APPROVER_USER: Approver.ValueType  # 1
+"""The asking user."""
+APPROVER_MANAGER: Approver.ValueType  # 2
+"""The asking user's manager."""
+APPROVER_GROUP: Approver.ValueType  # 3
+"""Any member of a group, except the asking user."""
+Global___Approver: _TypeAlias = Approver  # noqa: Y015
+
 class _ErrorCode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -76,6 +101,73 @@ ERROR_CODE_DEADLINE_EXCEEDED: ErrorCode.ValueType  # 8
 ERROR_CODE_INTERNAL: ErrorCode.ValueType  # 9
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
+class _DecideOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecideOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecideOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECIDE_OUTCOME_UNSPECIFIED: _DecideOutcome.ValueType  # 0
+    DECIDE_OUTCOME_DECIDED: _DecideOutcome.ValueType  # 1
+    DECIDE_OUTCOME_ALREADY_DECIDED: _DecideOutcome.ValueType  # 2
+    """Somebody was faster; nothing changed."""
+    DECIDE_OUTCOME_EXPIRED: _DecideOutcome.ValueType  # 3
+    DECIDE_OUTCOME_NOT_ALLOWED: _DecideOutcome.ValueType  # 4
+    """The decider is not the one who is asked."""
+    DECIDE_OUTCOME_NOT_FOUND: _DecideOutcome.ValueType  # 5
+
+class DecideOutcome(_DecideOutcome, metaclass=_DecideOutcomeEnumTypeWrapper): ...
+
+DECIDE_OUTCOME_UNSPECIFIED: DecideOutcome.ValueType  # 0
+DECIDE_OUTCOME_DECIDED: DecideOutcome.ValueType  # 1
+DECIDE_OUTCOME_ALREADY_DECIDED: DecideOutcome.ValueType  # 2
+"""Somebody was faster; nothing changed."""
+DECIDE_OUTCOME_EXPIRED: DecideOutcome.ValueType  # 3
+DECIDE_OUTCOME_NOT_ALLOWED: DecideOutcome.ValueType  # 4
+"""The decider is not the one who is asked."""
+DECIDE_OUTCOME_NOT_FOUND: DecideOutcome.ValueType  # 5
+Global___DecideOutcome: _TypeAlias = DecideOutcome  # noqa: Y015
+
+class _DeadLetterState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeadLetterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeadLetterState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEAD_LETTER_STATE_UNSPECIFIED: _DeadLetterState.ValueType  # 0
+    DEAD_LETTER_STATE_OPEN: _DeadLetterState.ValueType  # 1
+    DEAD_LETTER_STATE_REPLAYED: _DeadLetterState.ValueType  # 2
+    DEAD_LETTER_STATE_DISCARDED: _DeadLetterState.ValueType  # 3
+
+class DeadLetterState(_DeadLetterState, metaclass=_DeadLetterStateEnumTypeWrapper): ...
+
+DEAD_LETTER_STATE_UNSPECIFIED: DeadLetterState.ValueType  # 0
+DEAD_LETTER_STATE_OPEN: DeadLetterState.ValueType  # 1
+DEAD_LETTER_STATE_REPLAYED: DeadLetterState.ValueType  # 2
+DEAD_LETTER_STATE_DISCARDED: DeadLetterState.ValueType  # 3
+Global___DeadLetterState: _TypeAlias = DeadLetterState  # noqa: Y015
+
+class _BreakerMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_MODE_UNSPECIFIED: _BreakerMode.ValueType  # 0
+    BREAKER_MODE_AUTOMATIC: _BreakerMode.ValueType  # 1
+    """Its own judgement."""
+    BREAKER_MODE_FORCED_OPEN: _BreakerMode.ValueType  # 2
+    BREAKER_MODE_DISABLED: _BreakerMode.ValueType  # 3
+
+class BreakerMode(_BreakerMode, metaclass=_BreakerModeEnumTypeWrapper): ...
+
+BREAKER_MODE_UNSPECIFIED: BreakerMode.ValueType  # 0
+BREAKER_MODE_AUTOMATIC: BreakerMode.ValueType  # 1
+"""Its own judgement."""
+BREAKER_MODE_FORCED_OPEN: BreakerMode.ValueType  # 2
+BREAKER_MODE_DISABLED: BreakerMode.ValueType  # 3
+Global___BreakerMode: _TypeAlias = BreakerMode  # noqa: Y015
+
 @_typing.final
 class User(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -83,20 +175,28 @@ class User(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     EMAIL_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    MANAGER_EMAIL_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """The subject that the identity provider gave; stable over a change of e-mail."""
     email: _builtins.str
     display_name: _builtins.str
+    manager_email: _builtins.str
+    """E-mail of the user's manager; empty where the identity provider did not say."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         subject: _builtins.str = ...,
         email: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        manager_email: _builtins.str = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "email", b"email", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "email", b"email", "groups", b"groups", "manager_email", b"manager_email", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,12 +211,18 @@ class Ask(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    LOST_WORKER_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     session_id: _builtins.str
     run_id: _builtins.str
     """Made by the gateway; an Ask that repeats a run_id is the same run."""
     text: _builtins.str
     """UTF-8, at most 16,000 characters."""
+    attempt: _builtins.int
+    """1 (or 0) for the first try; higher when the worker of an earlier try is gone and this one takes the run over."""
+    lost_worker: _builtins.str
+    """Name of the worker that is gone, where attempt is above 1."""
     @_builtins.property
     def user(self) -> Global___User: ...
     def __init__(
@@ -127,14 +233,43 @@ class Ask(_message.Message):
         run_id: _builtins.str = ...,
         user: Global___User | None = ...,
         text: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        lost_worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant", "text", b"text", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lost_worker", b"lost_worker", "run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant", "text", b"text", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ask: _TypeAlias = Ask  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """Resume goes on with a run that is parked, once its approvals are decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    session_id: _builtins.str
+    run_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class ApprovalDecision(_message.Message):
@@ -143,19 +278,24 @@ class ApprovalDecision(_message.Message):
     APPROVAL_ID_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
     DECIDED_BY_FIELD_NUMBER: _builtins.int
+    DECIDER_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     approved: _builtins.bool
     decided_by: _builtins.str
+    """E-mail of who decided."""
+    @_builtins.property
+    def decider(self) -> Global___User: ...
     def __init__(
         self,
         *,
         approval_id: _builtins.str = ...,
         approved: _builtins.bool = ...,
         decided_by: _builtins.str = ...,
+        decider: Global___User | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decider", b"decider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved", b"approved", "decided_by", b"decided_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved", b"approved", "decided_by", b"decided_by", "decider", b"decider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,24 +327,28 @@ class ConverseRequest(_message.Message):
     ASK_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ask(self) -> Global___Ask: ...
     @_builtins.property
     def decision(self) -> Global___ApprovalDecision: ...
     @_builtins.property
     def stop(self) -> Global___Stop: ...
+    @_builtins.property
+    def resume(self) -> Global___Resume: ...
     def __init__(
         self,
         *,
         ask: Global___Ask | None = ...,
         decision: Global___ApprovalDecision | None = ...,
         stop: Global___Stop | None = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "decision", b"decision", "request", b"request", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "decision", b"decision", "request", b"request", "resume", b"resume", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "decision", b"decision", "request", b"request", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "decision", b"decision", "request", b"request", "resume", b"resume", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["ask", "decision", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["ask", "decision", "stop", "resume"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -225,6 +369,9 @@ class ConverseEvent(_message.Message):
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    APPROVAL_DECIDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Rises by one from 1 within a run."""
     run_id: _builtins.str
@@ -246,6 +393,12 @@ class ConverseEvent(_message.Message):
     def final(self) -> Global___Final: ...
     @_builtins.property
     def error(self) -> Global___Error: ...
+    @_builtins.property
+    def resumed(self) -> Global___Resumed: ...
+    @_builtins.property
+    def parked(self) -> Global___Parked: ...
+    @_builtins.property
+    def approval_decided(self) -> Global___ApprovalDecided: ...
     def __init__(
         self,
         *,
@@ -260,16 +413,81 @@ class ConverseEvent(_message.Message):
         text_delta: Global___TextDelta | None = ...,
         final: Global___Final | None = ...,
         error: Global___Error | None = ...,
+        resumed: Global___Resumed | None = ...,
+        parked: Global___Parked | None = ...,
+        approval_decided: Global___ApprovalDecided | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "approval_required", b"approval_required", "error", b"error", "event", b"event", "final", b"final", "plan", b"plan", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "approval_decided", b"approval_decided", "approval_required", b"approval_required", "error", b"error", "event", b"event", "final", b"final", "parked", b"parked", "plan", b"plan", "resumed", b"resumed", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "approval_required", b"approval_required", "error", b"error", "event", b"event", "final", b"final", "plan", b"plan", "run_id", b"run_id", "sequence", b"sequence", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "approval_decided", b"approval_decided", "approval_required", b"approval_required", "error", b"error", "event", b"event", "final", b"final", "parked", b"parked", "plan", b"plan", "resumed", b"resumed", "run_id", b"run_id", "sequence", b"sequence", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "plan", "step_started", "step_finished", "approval_required", "text_delta", "final", "error"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "plan", "step_started", "step_finished", "approval_required", "text_delta", "final", "error", "resumed", "parked", "approval_decided"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ConverseEvent: _TypeAlias = ConverseEvent  # noqa: Y015
+
+@_typing.final
+class Resumed(_message.Message):
+    """Another worker (or this one, after a wait) goes on with the run. Text that was streamed before is void."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    revision: _builtins.str
+    reason: _builtins.str
+    """One sentence for the user."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepFinished]:
+        """The steps that have ended already, in order."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        steps: _abc.Iterable[Global___StepFinished] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "revision", b"revision", "steps", b"steps", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
+
+@_typing.final
+class Parked(_message.Message):
+    """The stream ends, the run does not: it waits for the decisions, and resumes on any worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_IDS_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def approval_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp:
+        """When the first of them lapses, which counts as a refusal."""
+
+    def __init__(
+        self,
+        *,
+        approval_ids: _abc.Iterable[_builtins.str] | None = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_ids", b"approval_ids", "expires", b"expires"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Parked: _TypeAlias = Parked  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -325,6 +543,8 @@ Global___PlannedStep: _TypeAlias = PlannedStep  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
+    """Steps are told as soon as they are known: each Plan holds those that are new."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STEPS_FIELD_NUMBER: _builtins.int
@@ -402,6 +622,35 @@ class StepFinished(_message.Message):
 Global___StepFinished: _TypeAlias = StepFinished  # noqa: Y015
 
 @_typing.final
+class ArgumentOrigin(_message.Message):
+    """Where one value of a write's arguments comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Name of the argument, with dots and [index] below the first level."""
+    value: _builtins.str
+    source: _builtins.str
+    """For example: jira.issue.get (s1)"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        value: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArgumentOrigin: _TypeAlias = ArgumentOrigin  # noqa: Y015
+
+@_typing.final
 class ApprovalRequired(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -409,10 +658,30 @@ class ApprovalRequired(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     tool: _builtins.str
     summary: _builtins.str
     arguments_json: _builtins.str
+    by: Global___Approver.ValueType
+    approver: _builtins.str
+    """E-mail, or the group's name."""
+    reason: _builtins.str
+    """Why somebody is asked, a sentence."""
+    step_id: _builtins.str
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp:
+        """After this it counts as refused."""
+
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArgumentOrigin]:
+        """The values that the user did not write."""
+
     def __init__(
         self,
         *,
@@ -420,14 +689,53 @@ class ApprovalRequired(_message.Message):
         tool: _builtins.str = ...,
         summary: _builtins.str = ...,
         arguments_json: _builtins.str = ...,
+        by: Global___Approver.ValueType = ...,
+        approver: _builtins.str = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        origins: _abc.Iterable[Global___ArgumentOrigin] | None = ...,
+        step_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "arguments_json", b"arguments_json", "summary", b"summary", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approver", b"approver", "arguments_json", b"arguments_json", "by", b"by", "expires", b"expires", "origins", b"origins", "reason", b"reason", "step_id", b"step_id", "summary", b"summary", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApprovalRequired: _TypeAlias = ApprovalRequired  # noqa: Y015
+
+@_typing.final
+class ApprovalDecided(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    approved: _builtins.bool
+    decided_by: _builtins.str
+    """E-mail of who decided; empty where it lapsed."""
+    reason: _builtins.str
+    """One sentence."""
+    step_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        decided_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved", b"approved", "decided_by", b"decided_by", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalDecided: _TypeAlias = ApprovalDecided  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
@@ -504,6 +812,7 @@ class Final(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     CITATIONS_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     partial: _builtins.bool
     """The answer is partial: a bound was hit or a stop came."""
@@ -511,6 +820,8 @@ class Final(_message.Message):
     def usage(self) -> Global___Usage: ...
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]: ...
+    @_builtins.property
+    def time(self) -> Global___TimeSplit: ...
     def __init__(
         self,
         *,
@@ -518,14 +829,46 @@ class Final(_message.Message):
         usage: Global___Usage | None = ...,
         citations: _abc.Iterable[Global___Citation] | None = ...,
         partial: _builtins.bool = ...,
+        time: Global___TimeSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "partial", b"partial", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "partial", b"partial", "text", b"text", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Final: _TypeAlias = Final  # noqa: Y015
+
+@_typing.final
+class TimeSplit(_message.Message):
+    """What a run's time was spent on. The four add up to its whole time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_MS_FIELD_NUMBER: _builtins.int
+    TOOLS_MS_FIELD_NUMBER: _builtins.int
+    APPROVAL_MS_FIELD_NUMBER: _builtins.int
+    PILOTHOUSE_MS_FIELD_NUMBER: _builtins.int
+    model_ms: _builtins.int
+    tools_ms: _builtins.int
+    """While no model call was under way."""
+    approval_ms: _builtins.int
+    pilothouse_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        model_ms: _builtins.int = ...,
+        tools_ms: _builtins.int = ...,
+        approval_ms: _builtins.int = ...,
+        pilothouse_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_ms", b"approval_ms", "model_ms", b"model_ms", "pilothouse_ms", b"pilothouse_ms", "tools_ms", b"tools_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeSplit: _TypeAlias = TimeSplit  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
@@ -607,3 +950,427 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class DecideRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    DECIDER_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    approval_id: _builtins.str
+    approved: _builtins.bool
+    override: _builtins.bool
+    """The platform's own authorization lets the decider answer for others."""
+    @_builtins.property
+    def decider(self) -> Global___User:
+        """Who decides, as the front door has verified."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+        decider: Global___User | None = ...,
+        override: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decider", b"decider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved", b"approved", "decider", b"decider", "override", b"override", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideRequest: _TypeAlias = DecideRequest  # noqa: Y015
+
+@_typing.final
+class DecideResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    outcome: Global___DecideOutcome.ValueType
+    message: _builtins.str
+    """One sentence."""
+    session_id: _builtins.str
+    run_id: _builtins.str
+    resume: _builtins.bool
+    """The run is parked and every approval of it is decided: send a Resume."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___DecideOutcome.ValueType = ...,
+        message: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "outcome", b"outcome", "resume", b"resume", "run_id", b"run_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class PendingApproval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    session_id: _builtins.str
+    run_id: _builtins.str
+    user: _builtins.str
+    """E-mail of the asking user."""
+    @_builtins.property
+    def created(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def request(self) -> Global___ApprovalRequired: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        user: _builtins.str = ...,
+        created: _timestamp_pb2.Timestamp | None = ...,
+        request: Global___ApprovalRequired | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "request", b"request", "run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingApproval: _TypeAlias = PendingApproval  # noqa: Y015
+
+@_typing.final
+class ListApprovalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    DECIDER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    @_builtins.property
+    def decider(self) -> Global___User:
+        """With an e-mail or groups: only those that this user may decide. Empty: all of the tenant's."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        decider: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decider", b"decider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decider", b"decider", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsRequest: _TypeAlias = ListApprovalsRequest  # noqa: Y015
+
+@_typing.final
+class ListApprovalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingApproval]: ...
+    def __init__(
+        self,
+        *,
+        approvals: _abc.Iterable[Global___PendingApproval] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApprovalsResponse: _TypeAlias = ListApprovalsResponse  # noqa: Y015
+
+@_typing.final
+class DeadLetter(_message.Message):
+    """A write that failed for good, with all it takes to send it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESOLVED_FIELD_NUMBER: _builtins.int
+    RESOLVED_BY_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    tenant: _builtins.str
+    session_id: _builtins.str
+    run_id: _builtins.str
+    step_id: _builtins.str
+    user: _builtins.str
+    """E-mail of the asking user."""
+    tool: _builtins.str
+    arguments_json: _builtins.str
+    idempotency_key: _builtins.str
+    error: _builtins.str
+    attempts: _builtins.int
+    breaker_state: _builtins.str
+    """closed, open, half_open … as it was when the write failed."""
+    state: Global___DeadLetterState.ValueType
+    resolved_by: _builtins.str
+    resolution: _builtins.str
+    """What a replay said."""
+    in_doubt: _builtins.bool
+    """Whether the write may have happened after all."""
+    @_builtins.property
+    def created(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def resolved(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        user: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        error: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        breaker_state: _builtins.str = ...,
+        created: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___DeadLetterState.ValueType = ...,
+        resolved: _timestamp_pb2.Timestamp | None = ...,
+        resolved_by: _builtins.str = ...,
+        resolution: _builtins.str = ...,
+        in_doubt: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "resolved", b"resolved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "attempts", b"attempts", "breaker_state", b"breaker_state", "created", b"created", "error", b"error", "id", b"id", "idempotency_key", b"idempotency_key", "in_doubt", b"in_doubt", "resolution", b"resolution", "resolved", b"resolved", "resolved_by", b"resolved_by", "run_id", b"run_id", "session_id", b"session_id", "state", b"state", "step_id", b"step_id", "tenant", b"tenant", "tool", b"tool", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    all: _builtins.bool
+    """False: only open ones."""
+    limit: _builtins.int
+    """At most this many; 0 stands for 100."""
+    id: _builtins.str
+    """Only the one with this id."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        all: _builtins.bool = ...,
+        limit: _builtins.int = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "id", b"id", "limit", b"limit", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]: ...
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class ReplayDeadLetterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    id: _builtins.str
+    requested_by: _builtins.str
+    force: _builtins.bool
+    """Replay although the same change was made by a later run."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "id", b"id", "requested_by", b"requested_by", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeadLetterRequest: _TypeAlias = ReplayDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDeadLetterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    outcome: Global___StepOutcome.ValueType
+    message: _builtins.str
+    """One sentence."""
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetter: ...
+    def __init__(
+        self,
+        *,
+        dead_letter: Global___DeadLetter | None = ...,
+        outcome: Global___StepOutcome.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "message", b"message", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDeadLetterResponse: _TypeAlias = ReplayDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class DiscardDeadLetterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    id: _builtins.str
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "requested_by", b"requested_by", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscardDeadLetterRequest: _TypeAlias = DiscardDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class DiscardDeadLetterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetter: ...
+    def __init__(
+        self,
+        *,
+        dead_letter: Global___DeadLetter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscardDeadLetterResponse: _TypeAlias = DiscardDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class SetBreakerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    """connector/jira or provider/local"""
+    mode: Global___BreakerMode.ValueType
+    requested_by: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        mode: Global___BreakerMode.ValueType = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "name", b"name", "requested_by", b"requested_by", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBreakerRequest: _TypeAlias = SetBreakerRequest  # noqa: Y015
+
+@_typing.final
+class SetBreakerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBreakerResponse: _TypeAlias = SetBreakerResponse  # noqa: Y015

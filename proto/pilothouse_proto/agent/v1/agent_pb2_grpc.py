@@ -45,6 +45,36 @@ class AgentStub:
                 request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/Decide',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ListApprovals',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ListDeadLetters',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetter = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ReplayDeadLetter',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DiscardDeadLetter = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/DiscardDeadLetter',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.SetBreaker = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/SetBreaker',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -52,7 +82,8 @@ class AgentServicer:
     """
 
     def Converse(self, request_iterator, context):
-        """Converse carries one run: an Ask goes up first, then decisions or a stop; events come down until final or error.
+        """Converse carries one run: an Ask or a Resume goes up first, then decisions or a stop; events come down until final,
+        error or parked. A stream that ends otherwise leaves the run to be taken over: ask again with the same run_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +91,48 @@ class AgentServicer:
 
     def GetStatus(self, request, context):
         """GetStatus tells which configuration this worker has loaded; the operator derives Ready from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """Decide answers an approval, whichever worker or front door asked for it. Any worker of the tenant takes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """ListApprovals tells what waits for a decision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """ListDeadLetters tells what failed for good, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetter(self, request, context):
+        """ReplayDeadLetter sends a failed write again under its own idempotency key, so that it can't double.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardDeadLetter(self, request, context):
+        """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBreaker(self, request, context):
+        """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +150,36 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.FromString,
                     response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetter,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterResponse.SerializeToString,
+            ),
+            'DiscardDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetter,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'SetBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBreaker,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +237,168 @@ class Agent:
             '/pilothouse.agent.v1.Agent/GetStatus',
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.SerializeToString,
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/Decide',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ListApprovals',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ListDeadLetters',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ReplayDeadLetter',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ReplayDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/DiscardDeadLetter',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/SetBreaker',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,9 +34,23 @@ class AgentStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentAsyncStub: ...
     Converse: _grpc.StreamStreamMultiCallable[_agent_pb2.ConverseRequest, _agent_pb2.ConverseEvent]
-    """Converse carries one run: an Ask goes up first, then decisions or a stop; events come down until final or error."""
+    """Converse carries one run: an Ask or a Resume goes up first, then decisions or a stop; events come down until final,
+    error or parked. A stream that ends otherwise leaves the run to be taken over: ask again with the same run_id.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetStatusRequest, _agent_pb2.GetStatusResponse]
     """GetStatus tells which configuration this worker has loaded; the operator derives Ready from it."""
+    Decide: _grpc.UnaryUnaryMultiCallable[_agent_pb2.DecideRequest, _agent_pb2.DecideResponse]
+    """Decide answers an approval, whichever worker or front door asked for it. Any worker of the tenant takes it."""
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListApprovalsRequest, _agent_pb2.ListApprovalsResponse]
+    """ListApprovals tells what waits for a decision."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListDeadLettersRequest, _agent_pb2.ListDeadLettersResponse]
+    """ListDeadLetters tells what failed for good, newest first."""
+    ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReplayDeadLetterRequest, _agent_pb2.ReplayDeadLetterResponse]
+    """ReplayDeadLetter sends a failed write again under its own idempotency key, so that it can't double."""
+    DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_agent_pb2.DiscardDeadLetterRequest, _agent_pb2.DiscardDeadLetterResponse]
+    """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record."""
+    SetBreaker: _grpc.UnaryUnaryMultiCallable[_agent_pb2.SetBreakerRequest, _agent_pb2.SetBreakerResponse]
+    """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -44,9 +58,23 @@ class AgentAsyncStub(AgentStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Converse: _aio.StreamStreamMultiCallable[_agent_pb2.ConverseRequest, _agent_pb2.ConverseEvent]  # type: ignore[assignment]
-    """Converse carries one run: an Ask goes up first, then decisions or a stop; events come down until final or error."""
+    """Converse carries one run: an Ask or a Resume goes up first, then decisions or a stop; events come down until final,
+    error or parked. A stream that ends otherwise leaves the run to be taken over: ask again with the same run_id.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetStatusRequest, _agent_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus tells which configuration this worker has loaded; the operator derives Ready from it."""
+    Decide: _aio.UnaryUnaryMultiCallable[_agent_pb2.DecideRequest, _agent_pb2.DecideResponse]  # type: ignore[assignment]
+    """Decide answers an approval, whichever worker or front door asked for it. Any worker of the tenant takes it."""
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListApprovalsRequest, _agent_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """ListApprovals tells what waits for a decision."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListDeadLettersRequest, _agent_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """ListDeadLetters tells what failed for good, newest first."""
+    ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReplayDeadLetterRequest, _agent_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
+    """ReplayDeadLetter sends a failed write again under its own idempotency key, so that it can't double."""
+    DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_agent_pb2.DiscardDeadLetterRequest, _agent_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
+    """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record."""
+    SetBreaker: _aio.UnaryUnaryMultiCallable[_agent_pb2.SetBreakerRequest, _agent_pb2.SetBreakerResponse]  # type: ignore[assignment]
+    """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Agent is served by each worker. Health is grpc.health.v1."""
@@ -57,7 +85,9 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_agent_pb2.ConverseRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.ConverseEvent], _abc.AsyncIterator[_agent_pb2.ConverseEvent]]:
-        """Converse carries one run: an Ask goes up first, then decisions or a stop; events come down until final or error."""
+        """Converse carries one run: an Ask or a Resume goes up first, then decisions or a stop; events come down until final,
+        error or parked. A stream that ends otherwise leaves the run to be taken over: ask again with the same run_id.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -66,5 +96,53 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetStatusResponse, _abc.Awaitable[_agent_pb2.GetStatusResponse]]:
         """GetStatus tells which configuration this worker has loaded; the operator derives Ready from it."""
+
+    @_abc_1.abstractmethod
+    def Decide(
+        self,
+        request: _agent_pb2.DecideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.DecideResponse, _abc.Awaitable[_agent_pb2.DecideResponse]]:
+        """Decide answers an approval, whichever worker or front door asked for it. Any worker of the tenant takes it."""
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _agent_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListApprovalsResponse, _abc.Awaitable[_agent_pb2.ListApprovalsResponse]]:
+        """ListApprovals tells what waits for a decision."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _agent_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListDeadLettersResponse, _abc.Awaitable[_agent_pb2.ListDeadLettersResponse]]:
+        """ListDeadLetters tells what failed for good, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetter(
+        self,
+        request: _agent_pb2.ReplayDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ReplayDeadLetterResponse, _abc.Awaitable[_agent_pb2.ReplayDeadLetterResponse]]:
+        """ReplayDeadLetter sends a failed write again under its own idempotency key, so that it can't double."""
+
+    @_abc_1.abstractmethod
+    def DiscardDeadLetter(
+        self,
+        request: _agent_pb2.DiscardDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_agent_pb2.DiscardDeadLetterResponse]]:
+        """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record."""
+
+    @_abc_1.abstractmethod
+    def SetBreaker(
+        self,
+        request: _agent_pb2.SetBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.SetBreakerResponse, _abc.Awaitable[_agent_pb2.SetBreakerResponse]]:
+        """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

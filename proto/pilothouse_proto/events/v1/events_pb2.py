@@ -26,25 +26,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse_proto.agent.v1 import agent_pb2 as pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pilothouse_proto/events/v1/events.proto\x12\x14pilothouse.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%pilothouse_proto/agent/v1/agent.proto\"\xb2\x04\n\x08RunEvent\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04user\x18\x07 \x01(\t\x12\x37\n\x0brun_started\x18\x08 \x01(\x0b\x32 .pilothouse.events.v1.RunStartedH\x00\x12)\n\x04plan\x18\t \x01(\x0b\x32\x19.pilothouse.agent.v1.PlanH\x00\x12\x38\n\x0cstep_started\x18\n \x01(\x0b\x32 .pilothouse.agent.v1.StepStartedH\x00\x12:\n\rstep_finished\x18\x0b \x01(\x0b\x32!.pilothouse.agent.v1.StepFinishedH\x00\x12\x39\n\x0cmodel_called\x18\x0c \x01(\x0b\x32!.pilothouse.events.v1.ModelCalledH\x00\x12\x39\n\x0crun_finished\x18\r \x01(\x0b\x32!.pilothouse.events.v1.RunFinishedH\x00\x12?\n\x0f\x62reaker_changed\x18\x0e \x01(\x0b\x32$.pilothouse.events.v1.BreakerChangedH\x00\x42\x07\n\x05\x65vent\"\x1a\n\nRunStarted\x12\x0c\n\x04text\x18\x01 \x01(\t\"|\n\x0bModelCalled\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12)\n\x05usage\x18\x04 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\r\"\x8f\x01\n\x0bRunFinished\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\r\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x7f\n\x0e\x42reakerChanged\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".pilothouse.events.v1.BreakerState\x12\x1c\n\x14\x66\x61ilure_rate_percent\x18\x03 \x01(\x02\x12\x0e\n\x06reason\x18\x04 \x01(\t*\x8d\x01\n\nRunOutcome\x12\x1b\n\x17RUN_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_OUTCOME_ANSWERED\x10\x01\x12\x17\n\x13RUN_OUTCOME_PARTIAL\x10\x02\x12\x16\n\x12RUN_OUTCOME_FAILED\x10\x03\x12\x17\n\x13RUN_OUTCOME_STOPPED\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pilothouse_proto/events/v1/events.proto\x12\x14pilothouse.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%pilothouse_proto/agent/v1/agent.proto\"\xe5\x06\n\x08RunEvent\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04user\x18\x07 \x01(\t\x12\x37\n\x0brun_started\x18\x08 \x01(\x0b\x32 .pilothouse.events.v1.RunStartedH\x00\x12)\n\x04plan\x18\t \x01(\x0b\x32\x19.pilothouse.agent.v1.PlanH\x00\x12\x38\n\x0cstep_started\x18\n \x01(\x0b\x32 .pilothouse.agent.v1.StepStartedH\x00\x12:\n\rstep_finished\x18\x0b \x01(\x0b\x32!.pilothouse.agent.v1.StepFinishedH\x00\x12\x39\n\x0cmodel_called\x18\x0c \x01(\x0b\x32!.pilothouse.events.v1.ModelCalledH\x00\x12\x39\n\x0crun_finished\x18\r \x01(\x0b\x32!.pilothouse.events.v1.RunFinishedH\x00\x12?\n\x0f\x62reaker_changed\x18\x0e \x01(\x0b\x32$.pilothouse.events.v1.BreakerChangedH\x00\x12\x42\n\x11\x61pproval_required\x18\x0f \x01(\x0b\x32%.pilothouse.agent.v1.ApprovalRequiredH\x00\x12@\n\x10\x61pproval_decided\x18\x10 \x01(\x0b\x32$.pilothouse.agent.v1.ApprovalDecidedH\x00\x12\x35\n\nrun_parked\x18\x11 \x01(\x0b\x32\x1f.pilothouse.events.v1.RunParkedH\x00\x12\x37\n\x0brun_resumed\x18\x12 \x01(\x0b\x32 .pilothouse.events.v1.RunResumedH\x00\x12;\n\rdead_lettered\x18\x13 \x01(\x0b\x32\".pilothouse.events.v1.DeadLetteredH\x00\x42\x07\n\x05\x65vent\"!\n\tRunParked\x12\x14\n\x0c\x61pproval_ids\x18\x01 \x03(\t\"\x1c\n\nRunResumed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"7\n\x0c\x44\x65\x61\x64Lettered\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x1a\n\nRunStarted\x12\x0c\n\x04text\x18\x01 \x01(\t\"|\n\x0bModelCalled\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12)\n\x05usage\x18\x04 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\r\"\xbd\x01\n\x0bRunFinished\x12\x31\n\x07outcome\x18\x01 \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\r\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12,\n\x04time\x18\x05 \x01(\x0b\x32\x1e.pilothouse.agent.v1.TimeSplit\"\x9a\x01\n\x0e\x42reakerChanged\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".pilothouse.events.v1.BreakerState\x12\x1c\n\x14\x66\x61ilure_rate_percent\x18\x03 \x01(\x02\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x19\n\x11slow_rate_percent\x18\x05 \x01(\x02*\x8d\x01\n\nRunOutcome\x12\x1b\n\x17RUN_OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14RUN_OUTCOME_ANSWERED\x10\x01\x12\x17\n\x13RUN_OUTCOME_PARTIAL\x10\x02\x12\x16\n\x12RUN_OUTCOME_FAILED\x10\x03\x12\x17\n\x13RUN_OUTCOME_STOPPED\x10\x04*\xb7\x01\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x12\x1d\n\x19\x42REAKER_STATE_FORCED_OPEN\x10\x04\x12\x1a\n\x16\x42REAKER_STATE_DISABLED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse_proto.events.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNOUTCOME']._serialized_start=1132
-  _globals['_RUNOUTCOME']._serialized_end=1273
-  _globals['_BREAKERSTATE']._serialized_start=1275
-  _globals['_BREAKERSTATE']._serialized_end=1399
+  _globals['_RUNOUTCOME']._serialized_start=1635
+  _globals['_RUNOUTCOME']._serialized_end=1776
+  _globals['_BREAKERSTATE']._serialized_start=1779
+  _globals['_BREAKERSTATE']._serialized_end=1962
   _globals['_RUNEVENT']._serialized_start=138
-  _globals['_RUNEVENT']._serialized_end=700
-  _globals['_RUNSTARTED']._serialized_start=702
-  _globals['_RUNSTARTED']._serialized_end=728
-  _globals['_MODELCALLED']._serialized_start=730
-  _globals['_MODELCALLED']._serialized_end=854
-  _globals['_RUNFINISHED']._serialized_start=857
-  _globals['_RUNFINISHED']._serialized_end=1000
-  _globals['_BREAKERCHANGED']._serialized_start=1002
-  _globals['_BREAKERCHANGED']._serialized_end=1129
+  _globals['_RUNEVENT']._serialized_end=1007
+  _globals['_RUNPARKED']._serialized_start=1009
+  _globals['_RUNPARKED']._serialized_end=1042
+  _globals['_RUNRESUMED']._serialized_start=1044
+  _globals['_RUNRESUMED']._serialized_end=1072
+  _globals['_DEADLETTERED']._serialized_start=1074
+  _globals['_DEADLETTERED']._serialized_end=1129
+  _globals['_RUNSTARTED']._serialized_start=1131
+  _globals['_RUNSTARTED']._serialized_end=1157
+  _globals['_MODELCALLED']._serialized_start=1159
+  _globals['_MODELCALLED']._serialized_end=1283
+  _globals['_RUNFINISHED']._serialized_start=1286
+  _globals['_RUNFINISHED']._serialized_end=1475
+  _globals['_BREAKERCHANGED']._serialized_start=1478
+  _globals['_BREAKERCHANGED']._serialized_end=1632
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 What workers append to the Redis stream {tenant}:events (field "e", serialized RunEvent), bounded by MAXLEN ~ 10000."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pilothouse_proto.agent.v1 import agent_pb2 as _agent_pb2
 import builtins as _builtins
@@ -50,6 +52,10 @@ class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerS
     BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
     BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
     BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    BREAKER_STATE_FORCED_OPEN: _BreakerState.ValueType  # 4
+    """An SRE has forced it open."""
+    BREAKER_STATE_DISABLED: _BreakerState.ValueType  # 5
+    """An SRE has switched it off: every call passes and nothing is counted."""
 
 class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper): ...
 
@@ -57,6 +63,10 @@ BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
 BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
 BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
 BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+BREAKER_STATE_FORCED_OPEN: BreakerState.ValueType  # 4
+"""An SRE has forced it open."""
+BREAKER_STATE_DISABLED: BreakerState.ValueType  # 5
+"""An SRE has switched it off: every call passes and nothing is counted."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
@@ -77,6 +87,11 @@ class RunEvent(_message.Message):
     MODEL_CALLED_FIELD_NUMBER: _builtins.int
     RUN_FINISHED_FIELD_NUMBER: _builtins.int
     BREAKER_CHANGED_FIELD_NUMBER: _builtins.int
+    APPROVAL_REQUIRED_FIELD_NUMBER: _builtins.int
+    APPROVAL_DECIDED_FIELD_NUMBER: _builtins.int
+    RUN_PARKED_FIELD_NUMBER: _builtins.int
+    RUN_RESUMED_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     session_id: _builtins.str
     run_id: _builtins.str
@@ -100,6 +115,16 @@ class RunEvent(_message.Message):
     def run_finished(self) -> Global___RunFinished: ...
     @_builtins.property
     def breaker_changed(self) -> Global___BreakerChanged: ...
+    @_builtins.property
+    def approval_required(self) -> _agent_pb2.ApprovalRequired: ...
+    @_builtins.property
+    def approval_decided(self) -> _agent_pb2.ApprovalDecided: ...
+    @_builtins.property
+    def run_parked(self) -> Global___RunParked: ...
+    @_builtins.property
+    def run_resumed(self) -> Global___RunResumed: ...
+    @_builtins.property
+    def dead_lettered(self) -> Global___DeadLettered: ...
     def __init__(
         self,
         *,
@@ -117,16 +142,86 @@ class RunEvent(_message.Message):
         model_called: Global___ModelCalled | None = ...,
         run_finished: Global___RunFinished | None = ...,
         breaker_changed: Global___BreakerChanged | None = ...,
+        approval_required: _agent_pb2.ApprovalRequired | None = ...,
+        approval_decided: _agent_pb2.ApprovalDecided | None = ...,
+        run_parked: Global___RunParked | None = ...,
+        run_resumed: Global___RunResumed | None = ...,
+        dead_lettered: Global___DeadLettered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker_changed", b"breaker_changed", "event", b"event", "model_called", b"model_called", "plan", b"plan", "run_finished", b"run_finished", "run_started", b"run_started", "step_finished", b"step_finished", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_required", b"approval_required", "breaker_changed", b"breaker_changed", "dead_lettered", b"dead_lettered", "event", b"event", "model_called", b"model_called", "plan", b"plan", "run_finished", b"run_finished", "run_parked", b"run_parked", "run_resumed", b"run_resumed", "run_started", b"run_started", "step_finished", b"step_finished", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_changed", b"breaker_changed", "event", b"event", "model_called", b"model_called", "plan", b"plan", "revision", b"revision", "run_finished", b"run_finished", "run_id", b"run_id", "run_started", b"run_started", "session_id", b"session_id", "step_finished", b"step_finished", "step_started", b"step_started", "tenant", b"tenant", "time", b"time", "user", b"user", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_required", b"approval_required", "breaker_changed", b"breaker_changed", "dead_lettered", b"dead_lettered", "event", b"event", "model_called", b"model_called", "plan", b"plan", "revision", b"revision", "run_finished", b"run_finished", "run_id", b"run_id", "run_parked", b"run_parked", "run_resumed", b"run_resumed", "run_started", b"run_started", "session_id", b"session_id", "step_finished", b"step_finished", "step_started", b"step_started", "tenant", b"tenant", "time", b"time", "user", b"user", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_started", "plan", "step_started", "step_finished", "model_called", "run_finished", "breaker_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_started", "plan", "step_started", "step_finished", "model_called", "run_finished", "breaker_changed", "approval_required", "approval_decided", "run_parked", "run_resumed", "dead_lettered"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class RunParked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def approval_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        approval_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_ids", b"approval_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunParked: _TypeAlias = RunParked  # noqa: Y015
+
+@_typing.final
+class RunResumed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why: another worker was lost, or the approvals are decided."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResumed: _TypeAlias = RunResumed  # noqa: Y015
+
+@_typing.final
+class DeadLettered(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    tool: _builtins.str
+    error: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLettered: _TypeAlias = DeadLettered  # noqa: Y015
 
 @_typing.final
 class RunStarted(_message.Message):
@@ -188,6 +283,7 @@ class RunFinished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     outcome: Global___RunOutcome.ValueType
     duration_ms: _builtins.int
     error: _builtins.str
@@ -195,6 +291,8 @@ class RunFinished(_message.Message):
     def usage(self) -> _agent_pb2.Usage:
         """Summed over the run's model calls."""
 
+    @_builtins.property
+    def time(self) -> _agent_pb2.TimeSplit: ...
     def __init__(
         self,
         *,
@@ -202,10 +300,11 @@ class RunFinished(_message.Message):
         usage: _agent_pb2.Usage | None = ...,
         duration_ms: _builtins.int = ...,
         error: _builtins.str = ...,
+        time: _agent_pb2.TimeSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "error", b"error", "outcome", b"outcome", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "error", b"error", "outcome", b"outcome", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,12 +318,15 @@ class BreakerChanged(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     FAILURE_RATE_PERCENT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SLOW_RATE_PERCENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """connector/jira or provider/local"""
     state: Global___BreakerState.ValueType
     failure_rate_percent: _builtins.float
     """0..100"""
     reason: _builtins.str
+    slow_rate_percent: _builtins.float
+    """0..100, of calls that took longer than the slow-call threshold"""
     def __init__(
         self,
         *,
@@ -232,10 +334,11 @@ class BreakerChanged(_message.Message):
         state: Global___BreakerState.ValueType = ...,
         failure_rate_percent: _builtins.float = ...,
         reason: _builtins.str = ...,
+        slow_rate_percent: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_rate_percent", b"failure_rate_percent", "name", b"name", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_rate_percent", b"failure_rate_percent", "name", b"name", "reason", b"reason", "slow_rate_percent", b"slow_rate_percent", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,33 +27,55 @@ from pilothouse_proto.agent.v1 import agent_pb2 as pilothouse__proto_dot_agent_d
 from pilothouse_proto.events.v1 import events_pb2 as pilothouse__proto_dot_events_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pilothouse_proto/fleet/v1/fleet.proto\x12\x13pilothouse.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%pilothouse_proto/agent/v1/agent.proto\x1a\'pilothouse_proto/events/v1/events.proto\"\x1e\n\x0cWatchRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\xdf\x01\n\rWatchResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.pilothouse.fleet.v1.SnapshotH\x00\x12/\n\x07session\x18\x02 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.SessionH\x00\x12/\n\x07\x62reaker\x18\x03 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.BreakerH\x00\x12/\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x1f.pilothouse.fleet.v1.TenantCostH\x00\x42\x08\n\x06\x63hange\"\x9a\x01\n\x08Snapshot\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.pilothouse.fleet.v1.Session\x12.\n\x08\x62reakers\x18\x02 \x03(\x0b\x32\x1c.pilothouse.fleet.v1.Breaker\x12.\n\x05\x63osts\x18\x03 \x03(\x0b\x32\x1f.pilothouse.fleet.v1.TenantCost\"\xce\x02\n\x07Session\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nlast_event\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63urrent_step\x18\x08 \x01(\t\x12\x11\n\tlast_text\x18\t \x01(\t\x12\x0c\n\x04runs\x18\n \x01(\r\x12\x13\n\x0b\x63ost_micros\x18\x0b \x01(\x04\x12\x0e\n\x06\x61\x63tive\x18\x0c \x01(\x08\x12\x36\n\x0clast_outcome\x18\r \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\"\xb3\x01\n\x07\x42reaker\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".pilothouse.events.v1.BreakerState\x12\x1c\n\x14\x66\x61ilure_rate_percent\x18\x04 \x01(\x02\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\nTenantCost\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0b\x63ost_micros\x18\x02 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\x0c\n\x04runs\x18\x05 \x01(\x04\"9\n\x13WatchSessionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\xd2\x01\n\nStepRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x31\n\x07outcome\x18\x06 \x01(\x0e\x32 .pilothouse.agent.v1.StepOutcome\x12+\n\x07started\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\r\"\x99\x02\n\tRunRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x31\n\x07outcome\x18\x05 \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\r\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12.\n\x05steps\x18\t \x03(\x0b\x32\x1f.pilothouse.fleet.v1.StepRecord\"s\n\x14WatchSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.Session\x12,\n\x04runs\x18\x02 \x03(\x0b\x32\x1e.pilothouse.fleet.v1.RunRecord2\xc0\x01\n\x05\x46leet\x12P\n\x05Watch\x12!.pilothouse.fleet.v1.WatchRequest\x1a\".pilothouse.fleet.v1.WatchResponse0\x01\x12\x65\n\x0cWatchSession\x12(.pilothouse.fleet.v1.WatchSessionRequest\x1a).pilothouse.fleet.v1.WatchSessionResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pilothouse_proto/fleet/v1/fleet.proto\x12\x13pilothouse.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%pilothouse_proto/agent/v1/agent.proto\x1a\'pilothouse_proto/events/v1/events.proto\"P\n\x16ListDeadLettersRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\r\n\x05limit\x18\x03 \x01(\r\x12\n\n\x02id\x18\x04 \x01(\t\"P\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.pilothouse.agent.v1.DeadLetter\"D\n\x17ReplayDeadLetterRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"\x94\x01\n\x18ReplayDeadLetterResponse\x12\x34\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1f.pilothouse.agent.v1.DeadLetter\x12\x31\n\x07outcome\x18\x02 \x01(\x0e\x32 .pilothouse.agent.v1.StepOutcome\x12\x0f\n\x07message\x18\x03 \x01(\t\"6\n\x18\x44iscardDeadLetterRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"Q\n\x19\x44iscardDeadLetterResponse\x12\x34\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1f.pilothouse.agent.v1.DeadLetter\"N\n\x15\x44\x65\x63ideApprovalRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x08\"^\n\x16\x44\x65\x63ideApprovalResponse\x12\x33\n\x07outcome\x18\x01 \x01(\x0e\x32\".pilothouse.agent.v1.DecideOutcome\x12\x0f\n\x07message\x18\x02 \x01(\t\"a\n\x11SetBreakerRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04mode\x18\x03 \x01(\x0e\x32 .pilothouse.agent.v1.BreakerMode\"\x14\n\x12SetBreakerResponse\"\x1e\n\x0cWatchRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\xd5\x02\n\rWatchResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.pilothouse.fleet.v1.SnapshotH\x00\x12/\n\x07session\x18\x02 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.SessionH\x00\x12/\n\x07\x62reaker\x18\x03 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.BreakerH\x00\x12/\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x1f.pilothouse.fleet.v1.TenantCostH\x00\x12\x38\n\x08\x61pproval\x18\x05 \x01(\x0b\x32$.pilothouse.agent.v1.PendingApprovalH\x00\x12:\n\rapproval_gone\x18\x06 \x01(\x0b\x32!.pilothouse.fleet.v1.ApprovalGoneH\x00\x42\x08\n\x06\x63hange\"\xd3\x01\n\x08Snapshot\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.pilothouse.fleet.v1.Session\x12.\n\x08\x62reakers\x18\x02 \x03(\x0b\x32\x1c.pilothouse.fleet.v1.Breaker\x12.\n\x05\x63osts\x18\x03 \x03(\x0b\x32\x1f.pilothouse.fleet.v1.TenantCost\x12\x37\n\tapprovals\x18\x04 \x03(\x0b\x32$.pilothouse.agent.v1.PendingApproval\"3\n\x0c\x41pprovalGone\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\"\xe9\x02\n\x07Session\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nlast_event\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63urrent_step\x18\x08 \x01(\t\x12\x11\n\tlast_text\x18\t \x01(\t\x12\x0c\n\x04runs\x18\n \x01(\r\x12\x13\n\x0b\x63ost_micros\x18\x0b \x01(\x04\x12\x0e\n\x06\x61\x63tive\x18\x0c \x01(\x08\x12\x36\n\x0clast_outcome\x18\r \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\x12\x19\n\x11waiting_approvals\x18\x0e \x01(\r\"\xce\x01\n\x07\x42reaker\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".pilothouse.events.v1.BreakerState\x12\x1c\n\x14\x66\x61ilure_rate_percent\x18\x04 \x01(\x02\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11slow_rate_percent\x18\x07 \x01(\x02\"l\n\nTenantCost\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0b\x63ost_micros\x18\x02 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x04\x12\x15\n\routput_tokens\x18\x04 \x01(\x04\x12\x0c\n\x04runs\x18\x05 \x01(\x04\"9\n\x13WatchSessionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\xd2\x01\n\nStepRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07step_id\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x31\n\x07outcome\x18\x06 \x01(\x0e\x32 .pilothouse.agent.v1.StepOutcome\x12+\n\x07started\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\r\"\xc7\x02\n\tRunRecord\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x31\n\x07outcome\x18\x05 \x01(\x0e\x32 .pilothouse.events.v1.RunOutcome\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.pilothouse.agent.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x07 \x01(\r\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12.\n\x05steps\x18\t \x03(\x0b\x32\x1f.pilothouse.fleet.v1.StepRecord\x12,\n\x04time\x18\n \x01(\x0b\x32\x1e.pilothouse.agent.v1.TimeSplit\"s\n\x14WatchSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.pilothouse.fleet.v1.Session\x12,\n\x04runs\x18\x02 \x03(\x0b\x32\x1e.pilothouse.fleet.v1.RunRecord2\xdd\x05\n\x05\x46leet\x12P\n\x05Watch\x12!.pilothouse.fleet.v1.WatchRequest\x1a\".pilothouse.fleet.v1.WatchResponse0\x01\x12\x65\n\x0cWatchSession\x12(.pilothouse.fleet.v1.WatchSessionRequest\x1a).pilothouse.fleet.v1.WatchSessionResponse0\x01\x12l\n\x0fListDeadLetters\x12+.pilothouse.fleet.v1.ListDeadLettersRequest\x1a,.pilothouse.fleet.v1.ListDeadLettersResponse\x12o\n\x10ReplayDeadLetter\x12,.pilothouse.fleet.v1.ReplayDeadLetterRequest\x1a-.pilothouse.fleet.v1.ReplayDeadLetterResponse\x12r\n\x11\x44iscardDeadLetter\x12-.pilothouse.fleet.v1.DiscardDeadLetterRequest\x1a..pilothouse.fleet.v1.DiscardDeadLetterResponse\x12i\n\x0e\x44\x65\x63ideApproval\x12*.pilothouse.fleet.v1.DecideApprovalRequest\x1a+.pilothouse.fleet.v1.DecideApprovalResponse\x12]\n\nSetBreaker\x12&.pilothouse.fleet.v1.SetBreakerRequest\x1a\'.pilothouse.fleet.v1.SetBreakerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pilothouse_proto.fleet.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHREQUEST']._serialized_start=175
-  _globals['_WATCHREQUEST']._serialized_end=205
-  _globals['_WATCHRESPONSE']._serialized_start=208
-  _globals['_WATCHRESPONSE']._serialized_end=431
-  _globals['_SNAPSHOT']._serialized_start=434
-  _globals['_SNAPSHOT']._serialized_end=588
-  _globals['_SESSION']._serialized_start=591
-  _globals['_SESSION']._serialized_end=925
-  _globals['_BREAKER']._serialized_start=928
-  _globals['_BREAKER']._serialized_end=1107
-  _globals['_TENANTCOST']._serialized_start=1109
-  _globals['_TENANTCOST']._serialized_end=1217
-  _globals['_WATCHSESSIONREQUEST']._serialized_start=1219
-  _globals['_WATCHSESSIONREQUEST']._serialized_end=1276
-  _globals['_STEPRECORD']._serialized_start=1279
-  _globals['_STEPRECORD']._serialized_end=1489
-  _globals['_RUNRECORD']._serialized_start=1492
-  _globals['_RUNRECORD']._serialized_end=1773
-  _globals['_WATCHSESSIONRESPONSE']._serialized_start=1775
-  _globals['_WATCHSESSIONRESPONSE']._serialized_end=1890
-  _globals['_FLEET']._serialized_start=1893
-  _globals['_FLEET']._serialized_end=2085
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=175
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=255
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=257
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=337
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=339
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=407
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=410
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=558
+  _globals['_DISCARDDEADLETTERREQUEST']._serialized_start=560
+  _globals['_DISCARDDEADLETTERREQUEST']._serialized_end=614
+  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_start=616
+  _globals['_DISCARDDEADLETTERRESPONSE']._serialized_end=697
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=699
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=777
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=779
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=873
+  _globals['_SETBREAKERREQUEST']._serialized_start=875
+  _globals['_SETBREAKERREQUEST']._serialized_end=972
+  _globals['_SETBREAKERRESPONSE']._serialized_start=974
+  _globals['_SETBREAKERRESPONSE']._serialized_end=994
+  _globals['_WATCHREQUEST']._serialized_start=996
+  _globals['_WATCHREQUEST']._serialized_end=1026
+  _globals['_WATCHRESPONSE']._serialized_start=1029
+  _globals['_WATCHRESPONSE']._serialized_end=1370
+  _globals['_SNAPSHOT']._serialized_start=1373
+  _globals['_SNAPSHOT']._serialized_end=1584
+  _globals['_APPROVALGONE']._serialized_start=1586
+  _globals['_APPROVALGONE']._serialized_end=1637
+  _globals['_SESSION']._serialized_start=1640
+  _globals['_SESSION']._serialized_end=2001
+  _globals['_BREAKER']._serialized_start=2004
+  _globals['_BREAKER']._serialized_end=2210
+  _globals['_TENANTCOST']._serialized_start=2212
+  _globals['_TENANTCOST']._serialized_end=2320
+  _globals['_WATCHSESSIONREQUEST']._serialized_start=2322
+  _globals['_WATCHSESSIONREQUEST']._serialized_end=2379
+  _globals['_STEPRECORD']._serialized_start=2382
+  _globals['_STEPRECORD']._serialized_end=2592
+  _globals['_RUNRECORD']._serialized_start=2595
+  _globals['_RUNRECORD']._serialized_end=2922
+  _globals['_WATCHSESSIONRESPONSE']._serialized_start=2924
+  _globals['_WATCHSESSIONRESPONSE']._serialized_end=3039
+  _globals['_FLEET']._serialized_start=3042
+  _globals['_FLEET']._serialized_end=3775
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,31 @@ class FleetStub:
                 request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/ListDeadLetters',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetter = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/ReplayDeadLetter',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DiscardDeadLetter = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/DiscardDeadLetter',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DecideApproval = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/DecideApproval',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalResponse.FromString,
+                _registered_method=True)
+        self.SetBreaker = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/SetBreaker',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServicer:
@@ -63,6 +88,42 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """The SRE's actions (each is authorized by verb and resource, see the method). They go through a worker of the tenant.
+        ListDeadLetters: list deadletters.pilothouse.dev in the tenant's namespace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetter(self, request, context):
+        """ReplayDeadLetter: update deadletters.pilothouse.dev.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardDeadLetter(self, request, context):
+        """DiscardDeadLetter: delete deadletters.pilothouse.dev.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideApproval(self, request, context):
+        """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBreaker(self, request, context):
+        """SetBreaker: update breakers.pilothouse.dev.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +136,31 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionRequest.FromString,
                     response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetter,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterResponse.SerializeToString,
+            ),
+            'DiscardDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetter,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'DecideApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideApproval,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'SetBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBreaker,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +217,141 @@ class Fleet:
             '/pilothouse.fleet.v1.Fleet/WatchSession',
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionRequest.SerializeToString,
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/ListDeadLetters',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/ReplayDeadLetter',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ReplayDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/DiscardDeadLetter',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/DecideApproval',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/SetBreaker',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.FromString,
             options,
             channel_credentials,
             insecure,

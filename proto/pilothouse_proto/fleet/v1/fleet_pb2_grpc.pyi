@@ -37,6 +37,18 @@ class FleetStub:
     """Watch sends one snapshot, then changes as they happen."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchSessionRequest, _fleet_pb2.WatchSessionResponse]
     """WatchSession sends the runs and steps of one session, then changes as they happen."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDeadLettersRequest, _fleet_pb2.ListDeadLettersResponse]
+    """The SRE's actions (each is authorized by verb and resource, see the method). They go through a worker of the tenant.
+    ListDeadLetters: list deadletters.pilothouse.dev in the tenant's namespace.
+    """
+    ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReplayDeadLetterRequest, _fleet_pb2.ReplayDeadLetterResponse]
+    """ReplayDeadLetter: update deadletters.pilothouse.dev."""
+    DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DiscardDeadLetterRequest, _fleet_pb2.DiscardDeadLetterResponse]
+    """DiscardDeadLetter: delete deadletters.pilothouse.dev."""
+    DecideApproval: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DecideApprovalRequest, _fleet_pb2.DecideApprovalResponse]
+    """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others."""
+    SetBreaker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.SetBreakerRequest, _fleet_pb2.SetBreakerResponse]
+    """SetBreaker: update breakers.pilothouse.dev."""
 
 @_typing.type_check_only
 class FleetAsyncStub(FleetStub):
@@ -45,6 +57,18 @@ class FleetAsyncStub(FleetStub):
     """Watch sends one snapshot, then changes as they happen."""
     WatchSession: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchSessionRequest, _fleet_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """WatchSession sends the runs and steps of one session, then changes as they happen."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDeadLettersRequest, _fleet_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """The SRE's actions (each is authorized by verb and resource, see the method). They go through a worker of the tenant.
+    ListDeadLetters: list deadletters.pilothouse.dev in the tenant's namespace.
+    """
+    ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReplayDeadLetterRequest, _fleet_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
+    """ReplayDeadLetter: update deadletters.pilothouse.dev."""
+    DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DiscardDeadLetterRequest, _fleet_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
+    """DiscardDeadLetter: delete deadletters.pilothouse.dev."""
+    DecideApproval: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DecideApprovalRequest, _fleet_pb2.DecideApprovalResponse]  # type: ignore[assignment]
+    """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others."""
+    SetBreaker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.SetBreakerRequest, _fleet_pb2.SetBreakerResponse]  # type: ignore[assignment]
+    """SetBreaker: update breakers.pilothouse.dev."""
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -62,5 +86,47 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.WatchSessionResponse], _abc.AsyncIterator[_fleet_pb2.WatchSessionResponse]]:
         """WatchSession sends the runs and steps of one session, then changes as they happen."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _fleet_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListDeadLettersResponse, _abc.Awaitable[_fleet_pb2.ListDeadLettersResponse]]:
+        """The SRE's actions (each is authorized by verb and resource, see the method). They go through a worker of the tenant.
+        ListDeadLetters: list deadletters.pilothouse.dev in the tenant's namespace.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetter(
+        self,
+        request: _fleet_pb2.ReplayDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ReplayDeadLetterResponse, _abc.Awaitable[_fleet_pb2.ReplayDeadLetterResponse]]:
+        """ReplayDeadLetter: update deadletters.pilothouse.dev."""
+
+    @_abc_1.abstractmethod
+    def DiscardDeadLetter(
+        self,
+        request: _fleet_pb2.DiscardDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_fleet_pb2.DiscardDeadLetterResponse]]:
+        """DiscardDeadLetter: delete deadletters.pilothouse.dev."""
+
+    @_abc_1.abstractmethod
+    def DecideApproval(
+        self,
+        request: _fleet_pb2.DecideApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DecideApprovalResponse, _abc.Awaitable[_fleet_pb2.DecideApprovalResponse]]:
+        """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others."""
+
+    @_abc_1.abstractmethod
+    def SetBreaker(
+        self,
+        request: _fleet_pb2.SetBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.SetBreakerResponse, _abc.Awaitable[_fleet_pb2.SetBreakerResponse]]:
+        """SetBreaker: update breakers.pilothouse.dev."""
 
 def add_FleetServicer_to_server(servicer: FleetServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
