@@ -27,7 +27,8 @@ FLEET_AUDIENCE = "pilothouse-fleet"
 DEV_TOKEN_AUDIENCE = "pilothouse"  # noqa: S105 - an audience
 
 CONFIG_DIR = "/etc/pilothouse/config"
-"""Where a worker's Secret is mounted: ``config.json``, ``redis-url`` and ``secret.<name>.<key>`` files."""
+"""Where a worker's Secret is mounted: ``config.json``, ``redis-url``, ``database-url`` and ``secret.<name>.<key>``
+files."""
 
 
 def secret_file(secret: str, key: str) -> str:

@@ -52,12 +52,26 @@ class RouteConfig(_Frozen):
 
 
 class BreakerConfig(_Frozen):
+    window_type: Literal["Count", "Time"] = "Count"
     window: int = 20
-    """Calls in the sliding window."""
+    """Calls, or seconds where ``window_type`` is Time, in the sliding window."""
     minimum_calls: int = 10
     failure_rate_percent: float = 50
+    slow_call_seconds: float = 0
+    """A call that took longer is slow; 0: none is."""
+    slow_call_rate_percent: float = 100
     open_seconds: float = 30
     half_open_calls: int = 3
+    half_open_seconds: float = 30
+    """Half-open without a verdict goes back to open after this long."""
+
+
+class ApprovalRule(_Frozen):
+    match: str
+    """Glob over tool names without the connector's prefix."""
+    by: Literal["User", "Manager", "Group"] = "User"
+    group: str = ""
+    """With by Group: its name, as the identity provider's token has it."""
 
 
 class ConnectorConfig(_Frozen):
@@ -73,9 +87,13 @@ class ConnectorConfig(_Frozen):
     """False for ServiceAccount without ``writes: Allow``."""
     allow: tuple[str, ...] = ("*",)
     """Globs over tool names without the connector's prefix, e.g. ``issue.*``."""
+    approvals: tuple[ApprovalRule, ...] = ()
+    """The first rule that matches a tool counts."""
     timeout_seconds: float = 5
     attempts: int = 3
     """Tries of a safe call, the first one included."""
+    concurrent_calls: int = 32
+    """Calls at a time of one worker; more of them wait."""
     breaker: BreakerConfig = BreakerConfig()
 
 
@@ -83,6 +101,13 @@ class AgentConfig(_Frozen):
     instructions: str
     max_steps: int = 8
     deadline_seconds: float = 30
+    """Without the time that a run waits for approvals."""
+    run_budget_micros: int | None = None
+    """Micro-dollars that the model calls of one run may cost; None: no bound."""
+    parallel_calls: int = 8
+    """Tool calls at a time of one run."""
+    approval_seconds: float = 3600
+    """An approval that nobody has decided after this long counts as refused."""
 
 
 class WorkerConfig(_Frozen):

@@ -41,6 +41,33 @@ class Effect(Enum):
     DESTRUCTIVE = "destructive"
 
 
+class Lookup(Enum):
+    """What ``find_by_key`` can tell about a write whose outcome is not known."""
+
+    NONE = "none"
+    """The system can't be asked: the user is."""
+    EVENTUAL = "eventual"
+    """Found is proof; not found may be its search's delay."""
+    AUTHORITATIVE = "authoritative"
+    """Found and not found are both proof, once the request can't be under way any more."""
+
+
+class By(Enum):
+    """Who decides about a write; the same words as the Connector's ``tools.approvals[].by``."""
+
+    USER = "User"
+    MANAGER = "Manager"
+    GROUP = "Group"
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Who decides about a tool's calls. ``group`` goes with ``By.GROUP``."""
+
+    by: By
+    group: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One thing that a connector can do."""
@@ -51,6 +78,10 @@ class Tool:
     parameters: JsonObject
     """JSON Schema of an object."""
     effect: Effect
+    lookup: Lookup = Lookup.NONE
+    """Of a write."""
+    approver: Approver | None = None
+    """The connector's policy: each call waits for this person's yes."""
 
     @property
     def model_name(self) -> str:
