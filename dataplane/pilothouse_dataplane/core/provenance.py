@@ -2,9 +2,9 @@
 
 What a tool returns may have been written by anybody, so a value that it brought must not reach a write unseen. A value
 is the *user's* where the user wrote it in this conversation (whole, apart from case and white space). It is a *tool's*
-where it is a reference to a result, or where tool output that the model has read contains it. Everything else was written
-by the *model*: harmless as long as the model had read nothing but the user's words, and a tool's as soon as it had, for
-nobody can tell a summary of tool output from the model's own words.
+where it is a reference to a result, or where tool output that the model has read contains it. Everything else was
+written by the *model*: harmless as long as the model had read nothing but the user's words, and a tool's as soon as it
+had, for nobody can tell a summary of tool output from the model's own words.
 
 Values that can't carry a message are left out: booleans, null, and those that the tool's schema enumerates.
 """
@@ -14,21 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from pilothouse_dataplane.core.messages import JsonObject
 
 _SHOWN_CHARS = 500
 _SPACE = re.compile(r"\s+")
-
-
-class Source(Enum):
-    """Who wrote a value."""
-
-    USER = "user"
-    TOOL = "tool"
-    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +71,8 @@ def foreign_values(
     """The values that a tool brought.
 
     ``read`` is what tools returned in this run before the model wrote the call; ``earlier_answers`` what the assistant
-    said in earlier runs of the session (it may quote tools); ``references`` maps the path of an argument that was filled
-    from a result to that result.
+    said in earlier runs of the session (it may quote tools); ``references`` maps the path of an argument that was
+    filled from a result to that result.
     """
     said = [normal(text) for text in user_texts]
     outputs = [(output, normal(output.text)) for output in read]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
+
+_SHOWN_ARGUMENT_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,18 @@ class StepReport:
     tool: str
     outcome: Outcome
     summary: str
+
+
+def step_summary(name: str, arguments: Mapping[str, object]) -> str:
+    """One sentence for a person: what a call would do."""
+    system, _, what = name.partition(".")
+    noun, _, verb = what.partition(".")
+    shown = ", ".join(
+        field if value is True else f"{field}: {str(value)[:_SHOWN_ARGUMENT_CHARS]}"
+        for field, value in arguments.items()
+        if value is not False
+    )
+    return f"{system.capitalize()}: {verb} {noun}".rstrip() + (f" ({shown})" if shown else "")
 
 
 def partial_answer(written: str, why: str, steps: Sequence[StepReport]) -> str:
@@ -34,14 +48,15 @@ def partial_answer(written: str, why: str, steps: Sequence[StepReport]) -> str:
     return "\n\n".join(parts)
 
 
-def bounded_data(result: ToolResult | None, limit: int) -> str:
+def bounded_data(result: ToolResult | None, limit: int, step_id: str = "") -> str:
     """A tool's result as JSON text of at most ``limit`` bytes, the outside data under ``data``.
 
     The JSON quoting is the fence: nothing in ``data`` can end it. The system prompt says that it is no instruction.
     """
     if result is None:
         return "{}"
-    envelope: dict[str, object] = {"outcome": result.outcome.value, "summary": result.summary[:2000]}
+    envelope: dict[str, object] = {"step": step_id} if step_id else {}
+    envelope |= {"outcome": result.outcome.value, "summary": result.summary[:2000]}
     if result.data is not None:
         envelope["data"] = result.data
     text = _dump(envelope)
