@@ -161,7 +161,27 @@ class Approval(Model):
     """Tools that wait for a person's yes."""
 
     match: Annotated[ToolGlob, about("Tools, by name or glob.", "issue.delete")]
-    by: Annotated[Literal["User", "Manager"], about("Who decides: the asking user or her manager.", "User")] = "User"
+    by: Annotated[
+        Literal["User", "Manager", "Group"],
+        about("Who decides: the asking user, her manager, or anybody of group.", "User"),
+    ] = "User"
+    group: Annotated[
+        str | None,
+        about(
+            "With by Group: the group, as the users' sign-in tokens name it.",
+            "it-approvers",
+            min_length=1,
+            max_length=256,
+        ),
+    ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.by == 'Group') == has(self.group)",
+            message="group goes with by Group and with no other: set group and by: Group, or remove group",
+            holds=lambda approval: (approval.by == "Group") == (approval.group is not None),
+        ),
+    )
 
 
 class Tools(Model):
@@ -178,7 +198,11 @@ class Tools(Model):
     ] = ("*",)
     approvals: Annotated[
         tuple[Approval, ...],
-        about("Tools that wait for a person's yes.", [{"match": "issue.delete", "by": "User"}], max_length=128),
+        about(
+            "Tools that wait for a person's yes; the first entry that matches a tool says whose.",
+            [{"match": "issue.delete", "by": "User"}],
+            max_length=128,
+        ),
         ListOf("match"),
     ] = ()
 
@@ -190,22 +214,47 @@ class Retry(Model):
 
 
 class Breaker(Model):
-    """When to stop calling a system that fails, with resilience4j's semantics."""
+    """When to stop calling a system that fails or is slow, with resilience4j's semantics."""
 
-    window: Annotated[Int, about("Calls in the sliding window.", 20, ge=1, le=10_000)] = 20
+    window_type: Annotated[
+        Literal["Count", "Time"],
+        about("What window counts. Count: the last calls. Time: the calls of the last seconds.", "Count"),
+    ] = "Count"
+    window: Annotated[
+        Int, about("The sliding window: calls, or seconds with windowType Time.", 20, ge=1, le=10_000)
+    ] = 20
     minimum_calls: Annotated[
-        Int, about("Calls before the failure rate counts; at most window.", 10, ge=1, le=10_000)
+        Int,
+        about("Calls in the window before its rates count; at most window with windowType Count.", 10, ge=1, le=10_000),
     ] = 10
     failure_rate_percent: Annotated[Int, about("Failed calls of 100 that open the breaker.", 50, ge=1, le=100)] = 50
+    slow_call_after: Annotated[
+        Duration | None,
+        about("A call that takes longer is slow; below resilience.timeout. Unset: no call is slow.", "1500ms"),
+    ] = None
+    slow_call_rate_percent: Annotated[
+        Int, about("Slow calls of 100 that open the breaker, whether they succeed or fail.", 80, ge=1, le=100)
+    ] = 100
     open_for: Annotated[Duration, about("How long calls fail at once before some are tried again.", "30s")] = "30s"
-    half_open_calls: Annotated[Int, about("Calls that are tried then.", 3, ge=1, le=1000)] = 3
+    half_open_calls: Annotated[
+        Int, about("Calls that are tried then; their rates close the breaker or open it again.", 3, ge=1, le=1000)
+    ] = 3
+    half_open_for: Annotated[
+        Duration, about("How long those may take before the breaker opens again without their verdict.", "30s")
+    ] = "30s"
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.minimumCalls <= self.window",
+            cel="self.windowType != 'Count' || self.minimumCalls <= self.window",
             message="minimumCalls (10 where it is not set) is above window, so the breaker could never open: "
             "lower minimumCalls or raise window",
-            holds=lambda breaker: breaker.minimum_calls <= breaker.window,
+            holds=lambda breaker: breaker.window_type != "Count" or breaker.minimum_calls <= breaker.window,
+        ),
+        Rule(
+            cel="has(self.slowCallAfter) || self.slowCallRatePercent == 100",
+            message="slowCallRatePercent says nothing without slowCallAfter, since no call is slow then: "
+            "set slowCallAfter, or remove slowCallRatePercent",
+            holds=lambda breaker: breaker.slow_call_after is not None or breaker.slow_call_rate_percent == 100,
         ),
     )
 
@@ -215,7 +264,7 @@ class Resilience(Model):
 
     timeout: Annotated[Duration, about("Longest time for one call.", "2s")] = "5s"
     retry: Annotated[Retry, about("Tries of a call that is safe to repeat.")] = Retry()
-    breaker: Annotated[Breaker, about("When to stop calling a system that fails.")] = Breaker()
+    breaker: Annotated[Breaker, about("When to stop calling a system that fails or is slow.")] = Breaker()
 
 
 class ConnectorSpec(Model):

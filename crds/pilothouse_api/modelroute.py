@@ -189,7 +189,6 @@ class ModelRoute(Kind):
         condition_column("Ready", "Ready", "status", "True: every worker that uses it has loaded it."),
         condition_column("Reason", "Ready", "reason", "Why it is ready or not."),
         Column(name="Default", path=".spec.routing.default", description="The tier where the strategy does not say."),
-        Column(name="Fallback", path=".spec.fallback", description="Tiers to try when one fails."),
         Column(name="Strategy", path=".spec.routing.strategy", description="How a request gets its tier.", wide=True),
         condition_column("Message", "Ready", "message", "What to do.", wide=True),
         AGE,

@@ -43,8 +43,8 @@ class Rule:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
-        schema.setdefault(VALIDATIONS, []).append(self.as_validation())
-        return schema
+        # A new list: the one that is there may belong to a type that other fields share.
+        return {**schema, VALIDATIONS: [*schema.get(VALIDATIONS, []), self.as_validation()]}
 
 
 @dataclass(frozen=True)

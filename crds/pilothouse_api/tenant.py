@@ -88,6 +88,22 @@ class AgentTemplate(Model):
         about("Most rounds of plan, act and observe in one request; then it answers with what it has.", 8, ge=1, le=64),
     ] = 8
     deadline: Annotated[Duration, about("Longest time for one request, waiting for approvals aside.", "30s")] = "30s"
+    budget_usd: Annotated[
+        Money | None,
+        about(
+            "Most USD that the model calls of one request may cost, as a string; then it answers with what it has. "
+            "Unset: no limit.",
+            "0.25",
+        ),
+        Rule(
+            cel="self.matches('[1-9]')",
+            message="must be above zero, else no request could be answered: raise budgetUSD, or remove it",
+            holds=lambda amount: amount > 0,
+        ),
+    ] = None
+    approval_for: Annotated[
+        Duration, about("How long a write waits for a person's yes; then it counts as refused.", "1h")
+    ] = "1h"
     image: Annotated[
         str | None,
         about(

@@ -173,6 +173,8 @@ agent = opt(
     instructions=TEXT,
     maxSteps=count,
     deadline=duration,
+    budgetUSD=often(st.sampled_from(["0.25", "1"]), MONEY),
+    approvalFor=duration,
     image=often(st.just("r/p:1"), st.sampled_from(["", "a b", "x\n"])),
 )
 tenant_spec = opt(
@@ -215,14 +217,28 @@ connector_spec = opt(
     tools=opt(
         {},
         allow=st.lists(glob, max_size=3),
-        approvals=st.lists(opt({"match": glob}, by=st.sampled_from(["User", "Manager"])), max_size=2),
+        approvals=st.lists(
+            often(
+                opt({"match": glob}, by=st.sampled_from(["User", "Manager"])),
+                opt({"match": glob}, by=st.sampled_from(["User", "Group"]), group=TEXT),
+            ),
+            max_size=2,
+        ),
     ),
     resilience=opt(
         {},
         timeout=duration,
         retry=opt({}, attempts=often(st.integers(1, 10), count)),
         breaker=opt(
-            {}, window=count, minimumCalls=often(st.just(1), count), openFor=duration, failureRatePercent=count
+            {},
+            windowType=st.sampled_from(["Count", "Time"]),
+            window=count,
+            minimumCalls=often(st.just(1), count),
+            openFor=duration,
+            failureRatePercent=count,
+            slowCallAfter=duration,
+            slowCallRatePercent=often(st.just(100), count),
+            halfOpenFor=duration,
         ),
     ),
 )
@@ -317,6 +333,8 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "Tenant": {
         "agent/modelRouteRef": REF,
         "agent/deadline": DURATION,
+        "agent/budgetUSD": MONEY,
+        "agent/approvalFor": DURATION,
         "agent/image": st.sampled_from(["a b", "r/p:1", "x\n", "ä"]),
         "identity/oidc/issuerURL": URL,
         "identity/slack/teamID": st.sampled_from(["T0", "T01", "E01\n", "t01", "T-1"]),
@@ -342,7 +360,18 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "auth/serviceAccount": AUTH["serviceAccount"],
         "tools": obj(allow=st.lists(st.sampled_from(["*", "a.b", "a b", "ä", ""]), max_size=2)),
         "resilience": obj(timeout=DURATION),
-        "resilience/breaker": opt({}, window=st.integers(1, 20), minimumCalls=st.integers(1, 20)),
+        "tools/approvals": st.lists(
+            opt({"match": st.just("a")}, by=st.sampled_from(["User", "Group"]), group=st.sampled_from(["", "it"])),
+            max_size=1,
+        ),
+        "resilience/breaker": opt(
+            {},
+            windowType=st.sampled_from(["Count", "Time"]),
+            window=st.integers(1, 20),
+            minimumCalls=st.integers(1, 20),
+        )
+        | opt({}, slowCallAfter=DURATION, slowCallRatePercent=st.integers(98, 101)),
+        "resilience/breaker/halfOpenFor": DURATION,
     },
     "ModelRoute": {
         "providers/0": opt(
@@ -360,6 +389,7 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "Rollout": {
         "template/modelRouteRef": REF,
+        "template/budgetUSD": MONEY,
         "template/image": st.sampled_from(["a b", "r/p:1"]),
         "strategy/canary/steps": some_weights,
         "strategy/canary/steps/0": step,
@@ -487,7 +517,8 @@ def connector(**spec: Any) -> Object:
 
 
 def test_defaults_of_the_api_server_are_those_of_the_typed_kind(api: client.CustomObjectsApi) -> None:
-    made = connector(resilience={"breaker": {"window": 50}})
+    approvals = [{"match": "issue.delete"}, {"match": "user.*", "by": "Group", "group": "it-approvers"}]
+    made = connector(resilience={"breaker": {"window": 50}}, tools={"approvals": approvals})
 
     stored = api.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "connectors", made, dry_run="All")
 
