@@ -1,17 +1,18 @@
 """What a ledger is: the durable record that lets another worker go on with a run without doing anything twice.
 
-A worker *claims* a run and gets a fence, a number that rises with each claim. Every record of the run carries the fence;
-a worker whose run was claimed by another finds its records refused (``Fenced``) and stops before anything leaves it.
+A worker *claims* a run and gets a fence, a number that rises with each claim. Every record of the run carries the
+fence; a worker whose run was claimed by another finds its records refused (``Fenced``) and stops before anything leaves.
 
-Order: the records of one worker become durable in the order in which they were given. ``record`` and ``settle`` do not
-wait; ``intend`` returns when its own record, and so every earlier one, is durable. What was never durable when a worker
-died can't have been followed by a write.
+Order: the records of one worker become durable in the order in which they were given. ``open``, ``record``,
+``outcome`` and ``finish`` do not wait; ``intend``, ``ask``, ``park`` and ``settled`` return when their own record, and so
+every earlier one, is durable. What was never durable when a worker died can't have been followed by a write.
 
 Errors, and who must act::
 
     LedgerError                 message is a sentence for the operator; it holds no argument of a tool
     ├─ LedgerUnavailable        no connection, too slow; retry, the operator must act if it lasts
-    └─ Fenced                   another worker has the run; stop it here, say nothing to the user
+    ├─ Fenced                   another worker has the run; stop it here, say nothing to the user
+    └─ WriteRefused             this write must not leave; the step fails, the user is told
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ class LedgerError(Exception):
 
 
 class LedgerUnavailable(LedgerError):
-    """The ledger did not answer in time: nothing was recorded."""
+    """The ledger did not answer in time. What was asked for may have been recorded all the same, when only the answer
+    was lost: the caller must not act on it, and may ask again, for asking twice records once."""
 
 
 class Fenced(LedgerError):
-    """Another worker holds the run."""
+    """Another worker holds the run, or this one has given it up."""
+
+
+class WriteRefused(LedgerError):
+    """The approval that the write names does not cover it (not given, for other arguments, of another run, used by
+    another write), or its key stands for another write, one that has succeeded, or one that another run has under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,10 @@ class Claim:
     key: RunKey
     run: NewRun
     fresh: bool
-    """Nothing was recorded before: begin. Else: replay ``opening`` and ``journal``."""
+    """Nothing was recorded before: begin, also where an earlier worker (``key.fence`` above 1) died before its first
+    record. Else: replay ``opening`` and ``journal``."""
     opening: bytes
-    """What ``open`` recorded; empty where the earlier worker died before that."""
+    """What ``open`` recorded; empty where ``fresh``."""
     journal: tuple[bytes, ...]
     """What ``record`` was given, in order."""
     writes: tuple[WriteRecord, ...]
@@ -222,7 +230,7 @@ class Ledger(Protocol):
         ...
 
     def finish(self, key: RunKey, outcome: str, final: bytes) -> None:
-        """The run has ended; the journal is dropped. Does not wait."""
+        """The run has ended; the journal is dropped, approvals that nobody answered count as refused. Does not wait."""
         ...
 
     async def release(self, key: RunKey) -> None:
@@ -231,17 +239,19 @@ class Ledger(Protocol):
 
     async def abandoned(self, limit: int) -> Sequence[str]:
         """Ids of runs that nobody drives: the lease has run out, or a parked run's approvals are all decided or have
-        lapsed. Oldest first."""
+        lapsed. Oldest first. Runs that this ledger holds are never among them."""
         ...
 
     # --- writes ---
     async def intend(self, key: RunKey, intent: WriteIntent) -> None:
         """Record a write before it leaves. When this returns, the intent is durable and the run is still this worker's.
-        An approval that it names is used up by it (single use): raises Fenced where it was used before."""
+        An approval that it names is used up by it (single use). The same intent again is accepted until it has
+        succeeded. Raises WriteRefused, too. After any error the write must not leave; after LedgerUnavailable the
+        intent may stand in the ledger, so give its ``outcome`` if the run goes on."""
         ...
 
     def outcome(self, key: RunKey, write_key: str, result: ToolResult) -> None:
-        """Record how a write ended. Does not wait."""
+        """Record how a write ended; only the first outcome counts. Does not wait."""
         ...
 
     # --- approvals ---
@@ -250,8 +260,9 @@ class Ledger(Protocol):
         ...
 
     async def park(self, key: RunKey) -> Sequence[ApprovalRecord] | None:
-        """Park the run unless an approval of it has been decided meanwhile: then these are returned and the run stays
-        active. None: it is parked, and this worker holds it no more."""
+        """Park the run unless an approval of it was decided (or lapsed) that this claim has not been told of: then
+        these are returned and the run stays active. ``claim``, ``ask`` and ``park`` tell; ``decide`` does not, so that
+        a decision may be told twice, and is never missed. None: it is parked, and this worker holds it no more."""
         ...
 
     async def decide(self, approval_id: str, *, approved: bool, decider: Asker, override: bool = False) -> Decision:
@@ -270,7 +281,7 @@ class Ledger(Protocol):
     async def dead_letters(
         self, *, all_states: bool = False, limit: int = 100, id: str = ""
     ) -> Sequence[DeadLetterRecord]:
-        """Newest first."""
+        """Newest first; with ``id`` that one, in whichever state."""
         ...
 
     async def later_success(self, letter: DeadLetterRecord) -> str:
