@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilothouse_api import names
+from pilothouse_operator.core.config import Stores
 from pilothouse_operator.core.tenant import Platform
 
 HEALTH_PORT = 8080
@@ -21,8 +22,9 @@ class Settings:
     """Typed settings; the comments give the variable, the default and the reason."""
 
     platform: Platform
-    """``PILOTHOUSE_WORKER_IMAGE``, ``PILOTHOUSE_WORKER_REDIS_URL`` (both needed), ``PILOTHOUSE_WORKER_PULL_POLICY``
-    (default ``IfNotPresent``) and ``POD_NAMESPACE`` (default ``pilothouse-system``)."""
+    """``PILOTHOUSE_WORKER_IMAGE``, ``PILOTHOUSE_WORKER_REDIS_URL``, ``PILOTHOUSE_WORKER_DATABASE_URL`` (all three
+    needed), ``PILOTHOUSE_WORKER_PULL_POLICY`` (default ``IfNotPresent``) and ``POD_NAMESPACE`` (default
+    ``pilothouse-system``)."""
     address: str = "127.0.0.1"
     """``POD_IP``: where ``/healthz`` is served. Default loopback, for a run outside of a cluster."""
     concurrency: int = 8
@@ -53,7 +55,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     platform = Platform(
         image=needed("PILOTHOUSE_WORKER_IMAGE"),
         pull_policy=environment.get("PILOTHOUSE_WORKER_PULL_POLICY") or "IfNotPresent",
-        redis_url=needed("PILOTHOUSE_WORKER_REDIS_URL"),
+        stores=Stores(
+            redis_url=needed("PILOTHOUSE_WORKER_REDIS_URL"), database_url=needed("PILOTHOUSE_WORKER_DATABASE_URL")
+        ),
         system_namespace=environment.get("POD_NAMESPACE") or names.SYSTEM_NAMESPACE,
     )
     return Settings(platform=platform, address=environment.get("POD_IP") or "127.0.0.1")

@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 
 from pilothouse_api import Connector, ModelRoute, Tenant, names, parse_duration
+from pilothouse_api.connector import Breaker
+from pilothouse_api.tenant import AgentTemplate
 from pilothouse_api.workerconfig import (
     AgentConfig,
+    ApprovalRule,
     BreakerConfig,
     ConnectorConfig,
     ProviderConfig,
@@ -29,6 +33,22 @@ from pilothouse_operator.core.refs import (
 
 CONFIG_FILE = "config.json"
 REDIS_FILE = "redis-url"
+DATABASE_FILE = "database-url"
+MICROS_PER_USD = 1_000_000
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Addresses of the stores that a worker uses, passwords included."""
+
+    redis_url: str
+    database_url: str
+    """PostgreSQL, as the role to which row-level security applies."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where a worker must be able to connect to."""
+        return (self.redis_url, self.database_url)
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ def revision_of(tenant: Tenant, image: str) -> str:
 
 
 def build(
-    tenant: Tenant, route: ModelRoute, connectors: Iterable[Connector], secrets: Secrets, redis_url: str, image: str
+    tenant: Tenant, route: ModelRoute, connectors: Iterable[Connector], secrets: Secrets, stores: Stores, image: str
 ) -> Built:
     """The configuration; every Secret that the route and the connectors need must be in ``secrets``."""
     chosen = sorted(connectors, key=lambda connector: connector.metadata.name)
@@ -60,17 +80,17 @@ def build(
         namespace=tenant.metadata.namespace,
         display_name=tenant.spec.display_name,
         revision=revision_of(tenant, image),
-        agent=AgentConfig(
-            instructions=tenant.spec.agent.instructions,
-            max_steps=tenant.spec.agent.max_steps,
-            deadline_seconds=parse_duration(tenant.spec.agent.deadline),
-        ),
+        agent=_agent(tenant.spec.agent),
         route=_route(route),
         connectors=tuple(_connector(connector) for connector in chosen),
         short_term_ttl_seconds=int(parse_duration(tenant.spec.memory.short_term_ttl)),
         concurrent_runs=tenant.spec.limits.concurrent_runs,
     )
-    files = {CONFIG_FILE: config.model_dump_json().encode(), REDIS_FILE: redis_url.encode()}
+    files = {
+        CONFIG_FILE: config.model_dump_json().encode(),
+        REDIS_FILE: stores.redis_url.encode(),
+        DATABASE_FILE: stores.database_url.encode(),
+    }
     for need in (*route_needs(route), *_file_needs(chosen)):
         files[names.secret_file(need.secret, need.key)] = secrets[need.secret][need.key]
     return Built(config, files)
@@ -86,6 +106,22 @@ def _file_needs(connectors: Sequence[Connector]) -> list[SecretNeed]:
         if auth.service_account is not None:
             needs.append(SecretNeed(auth.service_account.token_secret_ref.name, TOKEN_KEY))
     return needs
+
+
+def _agent(template: AgentTemplate) -> AgentConfig:
+    budget = template.budget_usd
+    return AgentConfig(
+        instructions=template.instructions,
+        max_steps=template.max_steps,
+        deadline_seconds=parse_duration(template.deadline),
+        # Up, so that a budget below a micro-dollar does not become none at all.
+        run_budget_micros=None if budget is None else _micros(budget),
+        approval_seconds=parse_duration(template.approval_for),
+    )
+
+
+def _micros(usd: Decimal) -> int:
+    return int((usd * MICROS_PER_USD).to_integral_value(ROUND_CEILING))
 
 
 def _route(route: ModelRoute) -> RouteConfig:
@@ -123,7 +159,6 @@ def _connector(connector: Connector) -> ConnectorConfig:
     spec, auth = connector.spec, connector.spec.auth
     accounts = auth.oauth.linked_accounts_secret_ref if auth.oauth is not None else None
     account = auth.service_account
-    breaker = spec.resilience.breaker
     return ConnectorConfig(
         name=connector.metadata.name,
         type=spec.type,
@@ -133,13 +168,25 @@ def _connector(connector: Connector) -> ConnectorConfig:
         token_file=names.secret_file(account.token_secret_ref.name, TOKEN_KEY) if account is not None else None,
         writes_allowed=account is None or account.writes == "Allow",
         allow=spec.tools.allow,
+        approvals=tuple(
+            ApprovalRule(match=approval.match, by=approval.by, group=approval.group or "")
+            for approval in spec.tools.approvals
+        ),
         timeout_seconds=parse_duration(spec.resilience.timeout),
         attempts=spec.resilience.retry.attempts,
-        breaker=BreakerConfig(
-            window=breaker.window,
-            minimum_calls=breaker.minimum_calls,
-            failure_rate_percent=breaker.failure_rate_percent,
-            open_seconds=parse_duration(breaker.open_for),
-            half_open_calls=breaker.half_open_calls,
-        ),
+        breaker=_breaker(spec.resilience.breaker),
+    )
+
+
+def _breaker(breaker: Breaker) -> BreakerConfig:
+    return BreakerConfig(
+        window_type=breaker.window_type,
+        window=breaker.window,
+        minimum_calls=breaker.minimum_calls,
+        failure_rate_percent=breaker.failure_rate_percent,
+        slow_call_seconds=parse_duration(breaker.slow_call_after) if breaker.slow_call_after is not None else 0,
+        slow_call_rate_percent=breaker.slow_call_rate_percent,
+        open_seconds=parse_duration(breaker.open_for),
+        half_open_calls=breaker.half_open_calls,
+        half_open_seconds=parse_duration(breaker.half_open_for),
     )

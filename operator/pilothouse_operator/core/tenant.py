@@ -17,7 +17,7 @@ from datetime import datetime
 
 from pilothouse_api import Connector, ModelRoute, Tenant, names
 from pilothouse_operator.core import conditions as c
-from pilothouse_operator.core.config import Built, build, revision_of
+from pilothouse_operator.core.config import Built, Stores, build, revision_of
 from pilothouse_operator.core.diff import is_current, stamped
 from pilothouse_operator.core.readiness import Fleet, Worker, WorkerReport, unmet
 from pilothouse_operator.core.refs import (
@@ -48,7 +48,7 @@ class Platform:
 
     image: str
     pull_policy: str
-    redis_url: str
+    stores: Stores
     system_namespace: str = names.SYSTEM_NAMESPACE
 
 
@@ -161,7 +161,7 @@ def usable_route(tenant: Tenant, view: TenantView) -> ModelRoute | Problem:
 def _build(view: TenantView, tenant: Tenant, route: ModelRoute, attached: tuple[_Attached, ...]) -> Built:
     usable = [one.connector for one in attached if one.problem is None and one.connector is not None]
     image = tenant.spec.agent.image or view.platform.image
-    return build(tenant, route, usable, view.secrets, view.platform.redis_url, image)
+    return build(tenant, route, usable, view.secrets, view.platform.stores, image)
 
 
 def _decide_running(
@@ -207,7 +207,7 @@ def _children(view: TenantView, tenant: Tenant, built: Built) -> tuple[Json, ...
     spec = worker.WorkerSpec(
         image, view.platform.pull_policy, tenant.spec.workers.min_replicas, revision_of(tenant, image)
     )
-    urls = [view.platform.redis_url]
+    urls = [*view.platform.stores.urls]
     urls += [provider.base_url or network.VENDORS for provider in built.config.route.providers]
     urls += [connector.url for connector in built.config.connectors]
     return tuple(

@@ -11,7 +11,14 @@ from pilothouse_api import names
 from pilothouse_operator.core.resources import NETWORK_POLICY, Json
 from pilothouse_operator.manifests.common import Owner, child, selector
 
-DEFAULT_PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379, "postgresql": 5432}
+DEFAULT_PORTS = {
+    "http": 80,
+    "https": 443,
+    "redis": 6379,
+    "rediss": 6379,
+    "postgresql": 5432,
+    "postgres": 5432,
+}
 METADATA_SERVICE = "169.254.169.254/32"
 """Clouds hand out a node's credentials there; no tenant's worker has business with it."""
 VENDORS = "https://vendor.invalid"
@@ -27,16 +34,21 @@ class Destination:
     address: str = ""
 
     @staticmethod
-    def of(url: str) -> Destination | None:
-        """The destination that a URL names; None where it names no port that is known."""
+    def all_of(url: str) -> set[Destination]:
+        """The destinations that a URL names: one, or one a host (PostgreSQL's may name a primary and its standbys).
+
+        A host without a port that is known is left out.
+        """
         try:
             parts = urlsplit(url)
-            port = parts.port or DEFAULT_PORTS.get(parts.scheme)
-            host = parts.hostname or ""
+            hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+            named = [(host.hostname or "", host.port or DEFAULT_PORTS.get(parts.scheme)) for host in hosts]
         except ValueError:
-            return None
-        if port is None or not host:
-            return None
+            return set()
+        return {Destination._of_host(host, port) for host, port in named if host and port is not None}
+
+    @staticmethod
+    def _of_host(host: str, port: int) -> Destination:
         try:
             return Destination(port, address=str(ipaddress.ip_address(host)))
         except ValueError:
@@ -57,7 +69,7 @@ class Destination:
 
 def network_policy(owner: Owner, urls: Iterable[str], system_namespace: str) -> Json:
     """Ingress from the gateway and the operator on the gRPC port; egress to DNS and to the URLs' destinations."""
-    destinations = sorted({found for url in urls if (found := Destination.of(url)) is not None})
+    destinations = sorted({destination for url in urls for destination in Destination.all_of(url)})
     policy = child(NETWORK_POLICY, owner)
     policy["spec"] = {
         "podSelector": {"matchLabels": selector(owner)},

@@ -22,7 +22,7 @@ from pilothouse_operator.core.resources import (
 from pilothouse_operator.manifests.common import Owner, child, labels, selector
 
 GRACE_SECONDS = 40
-"""A run's longest deadline (30 s) and what it takes to say so."""
+"""More than the 35 s that a worker takes at most to end its runs or hand them over, and to flush what it recorded."""
 NON_ROOT = 65532
 COMMAND = ["python", "-m", "pilothouse_dataplane.worker"]
 

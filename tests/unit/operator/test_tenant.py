@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pilothouse_api import names
-from pilothouse_api.workerconfig import WorkerConfig, digest
+from pilothouse_api.workerconfig import AgentConfig, ApprovalRule, BreakerConfig, WorkerConfig, digest
+from pilothouse_operator.core.config import Stores
 from pilothouse_operator.core.readiness import Worker, WorkerReport, poll_delay
 from pilothouse_operator.core.resources import Key
 from pilothouse_operator.core.tenant import Decision, Platform, TenantView, decide
@@ -24,7 +25,11 @@ from pilothouse_testing.builders import (
 )
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-PLATFORM = Platform(image="pilothouse:test", pull_policy="Never", redis_url="redis://127.0.0.1:6390/0")
+STORES = Stores(
+    redis_url="redis://127.0.0.1:6390/0",
+    database_url="postgresql://pilothouse_worker:p@primary.stores.svc:5433,standby.stores.svc/pilothouse",
+)
+PLATFORM = Platform(image="pilothouse:test", pull_policy="Never", stores=STORES)
 Json = dict[str, Any]
 
 
@@ -120,8 +125,61 @@ def test_the_secret_holds_the_configuration_and_its_hash() -> None:
     (jira,) = world.config().connectors
     assert jira.accounts_file == "secret.acme-jira-accounts.accounts.json"
     assert jira.accounts_file in world.files()
+    assert world.files()["redis-url"] == STORES.redis_url.encode()
+    assert world.files()["database-url"] == STORES.database_url.encode()
     annotation = world.children["Secret"]["metadata"]["annotations"][names.ANNOTATION_CONFIG_HASH]
     assert annotation == digest(world.files()) == world.scene.tenant["status"]["configHash"]
+
+
+def test_what_the_kinds_say_of_a_run_and_its_connectors_reaches_the_worker() -> None:
+    world = World(tenant("acme", with_connector("jira"), with_connector("plain")))
+    world.scene.tenant["spec"]["agent"] |= {"budgetUSD": "0.0000021", "approvalFor": "10m"}
+    world.scene.connectors[0]["spec"] |= {
+        "tools": {"approvals": [{"match": "issue.delete"}, {"match": "user.*", "by": "Group", "group": "it"}]},
+        "resilience": {
+            "breaker": {
+                "windowType": "Time",
+                "window": 60,
+                "minimumCalls": 100,
+                "failureRatePercent": 30,
+                "slowCallAfter": "1500ms",
+                "slowCallRatePercent": 60,
+                "openFor": "1m",
+                "halfOpenCalls": 2,
+                "halfOpenFor": "15s",
+            }
+        },
+    }
+    world.step()
+
+    config = world.config()
+    assert config.agent.run_budget_micros == 3  # rounded up: never to none
+    assert config.agent.approval_seconds == 600
+    jira, plain = config.connectors
+    assert jira.approvals == (ApprovalRule(match="issue.delete"), ApprovalRule(match="user.*", by="Group", group="it"))
+    assert jira.breaker == BreakerConfig(
+        window_type="Time",
+        window=60,
+        minimum_calls=100,
+        failure_rate_percent=30,
+        slow_call_seconds=1.5,
+        slow_call_rate_percent=60,
+        open_seconds=60,
+        half_open_calls=2,
+        half_open_seconds=15,
+    )
+    # and what they leave open is what the worker takes for it
+    assert plain.breaker == BreakerConfig()
+    assert plain.approvals == ()
+    bare = World(tenant("acme"))
+    bare.step()
+    assert bare.config().agent == AgentConfig(instructions="You help.")
+
+
+def test_a_worker_has_the_time_to_hand_its_runs_over() -> None:
+    world = World(tenant("acme"))
+    world.step()
+    assert world.children["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 35
 
 
 def test_ready_only_when_every_worker_reports_exactly_this_configuration() -> None:
@@ -301,7 +359,10 @@ def test_the_network_policy_opens_only_what_the_configuration_names() -> None:
     assert ({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}, 443) in opened
     inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "pilothouse-sim"}}}
     assert (inside, 8080) in opened
-    assert len(opened) == 3
+    stores = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stores"}}}
+    assert (stores, 5433) in opened
+    assert (stores, 5432) in opened
+    assert len(opened) == 5
 
 
 def test_polling_begins_fast_and_backs_off() -> None:
