@@ -150,9 +150,8 @@ def resume(state: RunState, intended: Mapping[str, ToolResult | None]) -> Transi
         elif step.status is StepStatus.RUNNING:
             actions.append(StartTool(step, _key(state, step)))
         elif step.status is StepStatus.ASKING:
-            state = _put(
-                state, replace(step, status=StepStatus.PENDING)
-            )  # asked again below: asking twice is asking once
+            assert step.request is not None
+            actions.append(AskApproval(step, step.approval_id, step.request))  # asking twice is asking once
     state, more = _go_on(state)
     return state, (*actions, *more)
 
