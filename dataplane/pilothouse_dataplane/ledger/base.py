@@ -1,11 +1,11 @@
 """What a ledger is: the durable record that lets another worker go on with a run without doing anything twice.
 
 A worker *claims* a run and gets a fence, a number that rises with each claim. Every record of the run carries the
-fence; a worker whose run was claimed by another finds its records refused (``Fenced``) and stops before anything leaves.
+fence; a worker whose run was claimed by another finds its records refused (``Fenced``) and stops before a write leaves.
 
 Order: the records of one worker become durable in the order in which they were given. ``open``, ``record``,
-``outcome`` and ``finish`` do not wait; ``intend``, ``ask``, ``park`` and ``settled`` return when their own record, and so
-every earlier one, is durable. What was never durable when a worker died can't have been followed by a write.
+``outcome`` and ``finish`` do not wait; ``intend``, ``ask``, ``park`` and ``settled`` return when their own record, and
+so every earlier one, is durable. What was never durable when a worker died can't have been followed by a write.
 
 Errors, and who must act::
 
@@ -42,7 +42,7 @@ class Fenced(LedgerError):
 
 class WriteRefused(LedgerError):
     """The approval that the write names does not cover it (not given, for other arguments, of another run, used by
-    another write), or its key stands for another write, one that has succeeded, or one that another run has under way."""
+    another write), or its key stands for another write, for one that has succeeded, or that another run makes now."""
 
 
 @dataclass(frozen=True, slots=True)
