@@ -1,7 +1,7 @@
 """``up`` and ``down`` of an instance, as plain functions: the commands, the tests and the benches call the same ones.
 
-up:   programs → folder → settings → certificates → stores → supervisor → (each process ready) → database → Secrets
-      → overlay → wait
+up:   programs → folder → settings → certificates → stores → supervisor → (each process ready) → database → schema
+      → Secrets → overlay → wait
 down: the supervisor stops its processes in reverse order; what a killed supervisor left is found by its last view.
 """
 
@@ -86,6 +86,8 @@ def up(instance: Instance, console: Console, *, only_core: bool = False) -> None
             settings = _start(instance, console, programs)
             _wait_processes(instance, console)
             stores.ensure_database(settings)
+            with console.waiting("bringing the database's schema up to date"):
+                stores.migrate(settings)
             api = admin(instance.pki, settings.ports["apiserver"])
             kubectl = deploy.Kubectl(instance.kubeconfig)
             deploy.apply_namespaces(api)
@@ -108,6 +110,9 @@ def up(instance: Instance, console: Console, *, only_core: bool = False) -> None
 
 def _start(instance: Instance, console: Console, programs: Path) -> Settings:
     settings = instances.load(instance)
+    if settings is not None and settings != instances.completed(settings):
+        settings = instances.completed(settings)
+        instances.save(instance, settings)
     running = supervisor_of(instance)
     if running is not None and settings is not None:
         states = {name: process.get("state") for name, process in view(instance).processes.items()}

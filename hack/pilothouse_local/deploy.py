@@ -78,11 +78,23 @@ def apply_namespaces(api: Api) -> None:
         api.apply(f"/api/v1/namespaces/{name}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
+def stores_secret(settings: Settings) -> Object:
+    """Where the local cluster's stores are, and as whom to use them."""
+    return secret(
+        STORES_SECRET,
+        {
+            "redis-url": settings.redis_url(),
+            "database-url": settings.database_url(),
+            "database-owner-url": settings.database_owner_url(),
+            "database-worker-password": settings.worker_database_password,
+        },
+    )
+
+
 def apply_secrets(api: Api, settings: Settings) -> None:
     """Where the stores are, and what signs development tokens."""
-    stores = secret(STORES_SECRET, {"redis-url": settings.redis_url(), "postgres-url": settings.postgres_url()})
     tokens = secret(DEV_TOKEN_SECRET, {"signing-key": settings.signing_key})
-    for one in (stores, tokens):
+    for one in (stores_secret(settings), tokens):
         api.apply(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/secrets/{one['metadata']['name']}", one)
 
 

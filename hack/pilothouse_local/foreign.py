@@ -1,10 +1,13 @@
 """``up`` into a cluster that is not ours: kind (made when missing), or the current kubeconfig context.
 
-Same manifests (``charts/overlays/kind``); a Valkey is added where no Secret names a store. Secrets that are there stay.
+Same manifests (``charts/overlays/kind``); Valkey and PostgreSQL are added where no Secret names stores. What a person
+put into a Secret stays.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import shutil
 import subprocess
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
-from pilothouse_local import deploy
+from pilothouse_local import deploy, in_cluster
 from pilothouse_local.api import Object
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import CHECKOUT, NAMESPACES, Kubectl
@@ -20,6 +23,7 @@ from pilothouse_local.errors import BadSettings, ClusterUnreachable, NotAvailabl
 
 KIND_CLUSTER = "pilothouse"
 _TIMEOUT = "300s"
+_MIGRATE = "app.kubernetes.io/component=migrate"
 
 
 def up(console: Console, *, kind: bool) -> None:
@@ -37,11 +41,12 @@ def up(console: Console, *, kind: bool) -> None:
     ]
     deploy.apply_objects(kubectl, needed)
     # What is there is a person's choice, or of an earlier `up` whose tokens and data must stay valid.
-    if not _has_secret(kubectl, deploy.STORES_SECRET):
-        deploy.apply_objects(kubectl, valkey(secrets.token_urlsafe(24)))
-    if not _has_secret(kubectl, DEV_TOKEN_SECRET):
+    _ensure_stores(kubectl)
+    if not _secret_data(kubectl, DEV_TOKEN_SECRET):
         deploy.apply_objects(kubectl, [deploy.secret(DEV_TOKEN_SECRET, {"signing-key": secrets.token_urlsafe(48)})])
     with console.waiting("applying charts/overlays/kind"):
+        # An earlier Job would stay as it is: code that changed under the same image tag has to migrate, too.
+        kubectl.run("delete", "jobs", f"--namespace={SYSTEM_NAMESPACE}", f"--selector={_MIGRATE}", "--wait")
         deploy.apply_objects(kubectl, objects)
     _wait(kubectl, console)
 
@@ -105,41 +110,20 @@ def images(objects: Sequence[Object]) -> list[str]:
     return sorted(found)
 
 
-def valkey(password: str) -> list[Object]:
-    """A Valkey for a cluster that brings none, with the Secret that names it. Its data lives as long as its Pod."""
-    meta: Object = {"name": "valkey", "namespace": SYSTEM_NAMESPACE, "labels": {"app.kubernetes.io/name": "valkey"}}
-    stores = deploy.secret(
-        deploy.STORES_SECRET,
-        {"redis-url": f"redis://:{password}@valkey.{SYSTEM_NAMESPACE}.svc:6379/0", "password": password},
-    )
-    container: Object = {
-        "name": "valkey",
-        "image": "valkey/valkey:9.0-alpine",
-        "command": ["sh", "-c", 'exec valkey-server --appendonly yes --requirepass "$PASSWORD"'],
-        "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": deploy.STORES_SECRET, "key": "password"}}}],
-        "ports": [{"name": "redis", "containerPort": 6379}],
-        "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 2},
-        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
-    }
-    pod: Object = {"containers": [container], "automountServiceAccountToken": False}
-    deployment: Object = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": meta,
-        "spec": {
-            "replicas": 1,
-            "strategy": {"type": "Recreate"},
-            "selector": {"matchLabels": meta["labels"]},
-            "template": {"metadata": {"labels": meta["labels"]}, "spec": pod},
-        },
-    }
-    service: Object = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": meta,
-        "spec": {"selector": meta["labels"], "ports": [{"name": "redis", "port": 6379, "targetPort": "redis"}]},
-    }
-    return [stores, deployment, service]
+def _ensure_stores(kubectl: Kubectl) -> None:
+    """The Secret with all that the chart takes from it: a person's own, or ours with the stores that it names."""
+    data = _secret_data(kubectl, deploy.STORES_SECRET)
+    lacking = [key for key in in_cluster.NEEDED_KEYS if not data.get(key)]
+    if not lacking:
+        return
+    if data and not in_cluster.made_here(data):
+        raise BadSettings(
+            f"the Secret {SYSTEM_NAMESPACE}/{deploy.STORES_SECRET} lacks {', '.join(lacking)}",
+            "Pilothouse was not installed: it would not find its stores",
+            "add these keys (charts/pilothouse/values.yaml says what each one holds), or delete the Secret to get "
+            "stores for a demonstration",
+        )
+    deploy.apply_objects(kubectl, in_cluster.stores(data))
 
 
 def _load_images(objects: Sequence[Object], console: Console) -> None:
@@ -157,32 +141,32 @@ def _load_images(objects: Sequence[Object], console: Console) -> None:
             _run(["kind", "load", "docker-image", image, "--name", KIND_CLUSTER], "the image is not in the cluster")
 
 
-def _has_secret(kubectl: Kubectl, name: str) -> bool:
-    listed = kubectl.run(
-        "get", "secret", f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--output=name", name
-    )
-    return bool(listed.strip())
+def _secret_data(kubectl: Kubectl, name: str) -> dict[str, str]:
+    """Empty where there is no such Secret."""
+    said = kubectl.run("get", "secret", f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--output=json", name)
+    data = (json.loads(said).get("data") or {}) if said.strip() else {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def _wait(kubectl: Kubectl, console: Console) -> None:
+    with console.waiting("waiting for the migration of the database's schema"):
+        _until(kubectl, SYSTEM_NAMESPACE, "Complete", "jobs", f"--selector={_MIGRATE}")
     for name in NAMESPACES:
         with console.waiting(f"waiting for the Deployments of {name}"):
-            try:
-                kubectl.run(
-                    "wait",
-                    "deployments",
-                    "--all",
-                    f"--namespace={name}",
-                    "--for=condition=Available",
-                    f"--timeout={_TIMEOUT}",
-                )
-            except ClusterUnreachable as error:
-                pods = kubectl.run("get", "pods", f"--namespace={name}", "--output=wide")
-                events = kubectl.run("get", "events", f"--namespace={name}", "--sort-by=.lastTimestamp")
-                raise NotAvailable(
-                    f"the Deployments of {name} are not available after {_TIMEOUT}",
-                    "the cluster runs, but Pilothouse does not answer yet",
-                    "read the Pods and events below, then run it again",
-                    detail=f"{error.detail}\n{pods}\n" + "\n".join(events.splitlines()[-15:]),
-                ) from error
+            _until(kubectl, name, "Available", "deployments", "--all")
     console.say("Pilothouse is up.")
+
+
+def _until(kubectl: Kubectl, namespace: str, condition: str, kind: str, chosen: str) -> None:
+    within = f"--namespace={namespace}"
+    try:
+        kubectl.run("wait", kind, chosen, within, f"--for=condition={condition}", f"--timeout={_TIMEOUT}")
+    except ClusterUnreachable as error:
+        pods = kubectl.run("get", "pods", within, "--output=wide")
+        events = kubectl.run("get", "events", within, "--sort-by=.lastTimestamp")
+        raise NotAvailable(
+            f"the {kind} of {namespace} are not {condition.lower()} after {_TIMEOUT}",
+            "the cluster runs, but Pilothouse does not answer yet",
+            "read the Pods and events below, then run it again",
+            detail=f"{error.detail}\n{pods}\n" + "\n".join(events.splitlines()[-15:]),
+        ) from error

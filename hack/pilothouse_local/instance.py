@@ -41,17 +41,28 @@ class Settings:
     postgres_password: str
     """Of PostgreSQL's superuser ``postgres``, which only the local cluster itself uses."""
     application_password: str
-    """Of the role ``pilothouse``, which owns the database and to which row-level security applies."""
+    """Of the role ``pilothouse``, which owns the database; no superuser, so that row-level security binds it, too."""
     signing_key: str
     """Signs development tokens (HS256)."""
     node_ports: dict[str, int] = field(default_factory=dict)
     """A NodePort as the manifests name it → the one that this instance uses: two instances share one loopback."""
+    worker_database_password: str = ""
+    """Of the role ``pilothouse_worker``, as which workers use the database. Empty only in the file of an older version:
+    ``completed`` makes one."""
 
     def redis_url(self) -> str:
         return f"redis://:{self.redis_password}@{LOOPBACK}:{self.ports['valkey']}/0"
 
-    def postgres_url(self) -> str:
+    def database_owner_url(self) -> str:
+        """As the role that owns the schema: migrations use it, nothing else."""
         return f"postgresql://pilothouse:{self.application_password}@{LOOPBACK}:{self.ports['postgres']}/pilothouse"
+
+    def database_url(self) -> str:
+        """As the role that the migrations make for workers."""
+        return (
+            f"postgresql://pilothouse_worker:{self.worker_database_password}"
+            f"@{LOOPBACK}:{self.ports['postgres']}/pilothouse"
+        )
 
     def superuser_url(self, database: str) -> str:
         return f"postgresql://postgres:{self.postgres_password}@{LOOPBACK}:{self.ports['postgres']}/{database}"
@@ -163,6 +174,13 @@ def save(instance: Instance, settings: Settings) -> None:
     write_private(instance.settings_file, json.dumps(asdict(settings), indent=1).encode())
 
 
+def completed(settings: Settings) -> Settings:
+    """``settings`` with what an older version did not know yet; itself where nothing is missing."""
+    if settings.worker_database_password:
+        return settings
+    return replace(settings, worker_database_password=secrets.token_urlsafe(24))
+
+
 def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[str]]:
     """The settings to start with, and a sentence for each kept value that others have taken in the meantime.
 
@@ -178,6 +196,7 @@ def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[st
             postgres_password=secrets.token_urlsafe(24),
             application_password=secrets.token_urlsafe(24),
             signing_key=secrets.token_urlsafe(48),
+            worker_database_password=secrets.token_urlsafe(24),
         )
     ports = dict(kept.ports)
     for name in PORT_NAMES:

@@ -17,6 +17,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from pilothouse_local.instance import LOOPBACK, Instance, Settings
 from pilothouse_local.pki import write_private
 
 POSTGRES_MAJOR = "18"
+_MIGRATED_WITHIN = 120.0
+"""Seconds for the schema's migrations: those of an empty database take one or two."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,8 @@ def ensure_database(settings: Settings) -> None:
         try:
             # DDL takes no parameters; the password is of [A-Za-z0-9_-] only.
             verb = "ALTER" if await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = 'pilothouse'") else "CREATE"
-            await server.execute(f"{verb} ROLE pilothouse LOGIN PASSWORD '{settings.application_password}'")
+            # CREATEROLE: the migrations make the workers' role.
+            await server.execute(f"{verb} ROLE pilothouse LOGIN CREATEROLE PASSWORD '{settings.application_password}'")
             if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = 'pilothouse'"):
                 await server.execute("CREATE DATABASE pilothouse OWNER pilothouse")
         finally:
@@ -268,3 +272,34 @@ def ensure_database(settings: Settings) -> None:
             "read `pilothouse logs postgres`; "
             "if settings.json and the postgres folder come from different instances, restore the pair",
         ) from error
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the schema up to date, as the Job of the chart does; raises ``ProcessFailed`` with its last lines."""
+    env = {
+        **os.environ,
+        "PILOTHOUSE_DATABASE_URL": settings.database_owner_url(),
+        "PILOTHOUSE_WORKER_DATABASE_PASSWORD": settings.worker_database_password,
+    }
+    # A process of its own, as in the Job: what it imports and how it ends are no matter of this one.
+    command = [sys.executable, "-m", "pilothouse_dataplane.ledger.migrate"]
+    try:
+        ran = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False, timeout=_MIGRATED_WITHIN, cwd="/"
+        )
+        said, ended = ran.stdout + ran.stderr, f"ended with exit code {ran.returncode}"
+        if ran.returncode == 0:
+            return
+    except subprocess.TimeoutExpired as late:
+        said = "".join(_text(part) for part in (late.stdout, late.stderr))
+        ended = f"did not end within {_MIGRATED_WITHIN:.0f} s"
+    raise ProcessFailed(
+        f"the migration of the database's schema {ended}",
+        "the schema is at most migrated in part, and nothing after it was started",
+        "read its last lines below; `pilothouse up` tries again",
+        detail="\n".join(said.splitlines()[-15:]),
+    )
+
+
+def _text(output: str | bytes | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""

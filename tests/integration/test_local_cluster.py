@@ -75,7 +75,7 @@ def test_a_killed_store_is_named_and_mended_with_its_data(cluster: LocalCluster)
 
 
 def test_postgres_survives_a_kill(cluster: LocalCluster) -> None:
-    url = cluster.settings().postgres_url()
+    url = cluster.settings().database_owner_url()
     query(url, "CREATE TABLE kept (v vector(2))")
     query(url, "INSERT INTO kept VALUES ('[1,2]')")
     killed = pids(cluster)["postgres"]
@@ -88,7 +88,7 @@ def test_postgres_survives_a_kill(cluster: LocalCluster) -> None:
 
 
 def test_row_level_security_applies_to_the_products_role(cluster: LocalCluster) -> None:
-    superuser = query(cluster.settings().postgres_url(), "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    superuser = query(cluster.settings().database_owner_url(), "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
 
     assert superuser is False
 

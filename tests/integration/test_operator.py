@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pilothouse_local.instance import Settings
 from pilothouse_testing.builders import Json, Scene, tenant, with_connector
 from pilothouse_testing.cluster import LocalCluster
 
@@ -79,14 +80,15 @@ def writes(kubectl: Kubectl) -> float:
 class Operator:
     """The operator as a process of its own."""
 
-    def __init__(self, kubeconfig: Path, redis_url: str, log: Path) -> None:
+    def __init__(self, kubeconfig: Path, stores: Settings, log: Path) -> None:
         self._env = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),
             "POD_IP": "127.0.0.1" if not sys.platform.startswith("linux") else "127.201.7.1",
             "PILOTHOUSE_WORKER_IMAGE": "pilothouse:local",
             "PILOTHOUSE_WORKER_PULL_POLICY": "Never",
-            "PILOTHOUSE_WORKER_REDIS_URL": redis_url,
+            "PILOTHOUSE_WORKER_REDIS_URL": stores.redis_url(),
+            "PILOTHOUSE_WORKER_DATABASE_URL": stores.database_url(),
         }
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,7 +122,7 @@ def operator(
     folder = tmp_path_factory.mktemp("operator")
     mine = folder / "kubeconfig"
     mine.write_text(yaml.safe_dump(config))
-    operator = Operator(mine, core_cluster.settings().redis_url(), folder / "log")
+    operator = Operator(mine, core_cluster.settings(), folder / "log")
     operator.start()
     yield operator
     operator.stop()

@@ -69,3 +69,44 @@ capabilities:
     - protocol: TCP
       port: 9090
 {{- end }}
+
+{{- define "pilothouse.migratePod" -}}
+metadata:
+  labels:
+    {{- include "pilothouse.labels" . | nindent 4 }}
+    app.kubernetes.io/component: migrate
+spec:
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  restartPolicy: OnFailure
+  securityContext:
+    {{- include "pilothouse.podSecurity" . | nindent 4 }}
+  containers:
+    - name: migrate
+      image: {{ include "pilothouse.image" . }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      command: [python, -m, pilothouse_dataplane.ledger.migrate]
+      env:
+        - name: PILOTHOUSE_DATABASE_URL
+          valueFrom:
+            secretKeyRef:
+              name: {{ .Values.stores.secretName }}
+              key: database-owner-url
+        - name: PILOTHOUSE_WORKER_DATABASE_PASSWORD
+          valueFrom:
+            secretKeyRef:
+              name: {{ .Values.stores.secretName }}
+              key: database-worker-password
+      resources:
+        {{- toYaml .Values.migrate.resources | nindent 8 }}
+      securityContext:
+        {{- include "pilothouse.containerSecurity" . | nindent 8 }}
+  {{- with .Values.migrate.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.migrate.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}

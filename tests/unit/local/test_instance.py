@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,21 @@ def test_settings_are_kept_private_and_read_back(tmp_path: Path) -> None:
     assert instance.settings_file.stat().st_mode & 0o777 == 0o600
     assert len(set(settings.ports.values())) == len(instances.PORT_NAMES)
     assert 2 <= settings.pod_octet <= 253
+
+
+def test_settings_of_an_older_version_get_what_they_lack_and_keep_the_rest(tmp_path: Path) -> None:
+    instance = Instance(tmp_path)
+    settings, _ = instances.choose(instance, None)
+    raw = {key: value for key, value in asdict(settings).items() if key != "worker_database_password"}
+    instance.settings_file.write_text(json.dumps(raw))
+
+    old = instances.load(instance)
+    assert old is not None
+    new = instances.completed(old)
+
+    assert len(new.worker_database_password) >= 32
+    assert replace(new, worker_database_password="") == old
+    assert instances.completed(new) is new
 
 
 def test_ports_are_kept_until_somebody_takes_one(tmp_path: Path) -> None:

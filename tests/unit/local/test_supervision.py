@@ -23,7 +23,7 @@ from pilothouse_local import cluster, deploy, pki, procs, status
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import Readiness
-from pilothouse_local.foreign import images, valkey
+from pilothouse_local.foreign import images
 from pilothouse_local.instance import Instance
 from pilothouse_local.procs import Identity
 from pilothouse_local.specs import Spec
@@ -217,14 +217,6 @@ def test_images_of_our_own_are_found() -> None:
     objects = [workload("ghcr.io/x/pilothouse:dev"), workload("valkey/valkey:9"), {"kind": "ConfigMap"}]
 
     assert images(objects) == ["ghcr.io/x/pilothouse:dev"]
-
-
-def test_a_foreign_clusters_store_and_its_secret_agree() -> None:
-    stores, deployment, service = valkey("p4ss")
-
-    assert stores["stringData"]["redis-url"] == "redis://:p4ss@valkey.pilothouse-system.svc:6379/0"
-    assert "p4ss" not in json.dumps(deployment)
-    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_node_ports_that_others_use_are_moved(tmp_path: Path) -> None:
