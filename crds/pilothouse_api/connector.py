@@ -240,7 +240,12 @@ class Breaker(Model):
         Int, about("Calls that are tried then; their rates close the breaker or open it again.", 3, ge=1, le=1000)
     ] = 3
     half_open_for: Annotated[
-        Duration, about("How long those may take before the breaker opens again without their verdict.", "30s")
+        Duration,
+        about(
+            "How long their verdict may take; then those that came back decide, and one still away counts as failed "
+            "and slow.",
+            "30s",
+        ),
     ] = "30s"
 
     rules: ClassVar[tuple[Rule, ...]] = (
