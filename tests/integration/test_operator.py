@@ -180,3 +180,35 @@ def test_a_tenants_life(kubectl: Kubectl, operator: Operator, acme: Scene) -> No
     eventually(lambda: kubectl("get", kinds, "-n", acme.namespace, *selector) == "", "the children are gone")
     accepted = ("False", "TenantNotFound")
     eventually(lambda: kubectl.condition("connector", "jira", acme.namespace, "Accepted") == accepted, "TenantNotFound")
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        ("get", "fleets", True),
+        ("list", "deadletters", True),
+        ("update", "deadletters", True),
+        ("delete", "deadletters", True),
+        ("update", "approvals", True),
+        ("update", "breakers", True),
+        ("delete", "approvals", False),
+        ("get", "tenants", False),
+    ],
+)
+def test_the_sres_account_may_what_fleet_asks_for_it_and_nothing_else(
+    kubectl: Kubectl, operator: Operator, verb: str, resource: str, allowed: bool
+) -> None:
+    asked = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": "system:serviceaccount:pilothouse-system:pilothouse-sre",
+            "resourceAttributes": {
+                "group": "pilothouse.dev", "resource": resource, "verb": verb, "namespace": "acme",
+            },
+        },
+    }  # fmt: skip
+
+    said = json.loads(kubectl("create", "-f", "-", "-o", "json", given=json.dumps(asked)))
+
+    assert said["status"]["allowed"] is allowed

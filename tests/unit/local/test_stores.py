@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pilothouse_local import deploy, in_cluster, stores
+from pilothouse_local import deploy, foreign, in_cluster, stores
 from pilothouse_local import instance as instances
-from pilothouse_local.errors import ProcessFailed
+from pilothouse_local.errors import BadSettings, ProcessFailed
 from pilothouse_local.instance import Instance, Settings
 
 
@@ -47,6 +48,39 @@ def test_a_secret_of_an_older_version_is_completed_and_keeps_its_password() -> N
     assert {key: new[key] for key in old} == old
     assert in_cluster.secret_data(new) == new
     assert not in_cluster.made_here({"redis-url": "redis://mine:6379/0", "password": "p4ss"})
+
+
+class OneSecret(deploy.Kubectl):
+    """A cluster that holds the stores' Secret, or none, and remembers what was applied."""
+
+    def __init__(self, data: dict[str, str] | None) -> None:
+        super().__init__(None)
+        self.data = data
+        self.applied: list[dict[str, Any]] = []
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        if arguments[0] == "apply":
+            self.applied += yaml.safe_load_all(stdin or "")
+            return ""
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in (self.data or {}).items()}
+        return json.dumps({"data": encoded}) if self.data is not None else ""
+
+
+def test_a_foreign_cluster_gets_what_its_secret_lacks_and_a_persons_secret_is_left_alone() -> None:
+    bare, older = OneSecret(None), OneSecret({"redis-url": "redis://:p@valkey.pilothouse-system.svc:6379/0"})
+    foreign._ensure_stores(bare)
+    foreign._ensure_stores(older)
+    assert ("Deployment", "postgres") in by_kind(bare.applied)
+    assert ("Deployment", "postgres") in by_kind(older.applied)
+
+    own = OneSecret(dict.fromkeys(in_cluster.NEEDED_KEYS, "mine"))
+    foreign._ensure_stores(own)
+    assert own.applied == []
+
+    incomplete = OneSecret({"redis-url": "redis://mine:6379/0"})
+    with pytest.raises(BadSettings, match="lacks database-url, database-owner-url, database-worker-password"):
+        foreign._ensure_stores(incomplete)
+    assert incomplete.applied == []
 
 
 def test_up_gives_every_key_that_the_chart_takes_from_the_stores_secret(settings: Settings) -> None:
