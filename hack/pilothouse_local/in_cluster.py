@@ -13,8 +13,8 @@ from pilothouse_api.names import SYSTEM_NAMESPACE
 from pilothouse_local import deploy
 from pilothouse_local.api import Object
 
-NEEDED_KEYS = ("redis-url", "database-url", "database-owner-url", "database-worker-password")
-"""What the chart takes from the Secret."""
+NEEDED_KEYS = ("redis-url", "database-url", "database-owner-url")
+"""What the chart takes from the Secret; ``database-worker-password`` is for who leaves it to the migration."""
 _VALKEY = f"valkey.{SYSTEM_NAMESPACE}.svc:6379/0"
 _VALKEY_PASSWORD = "password"  # noqa: S105 - the name of a key
 _OWNER_PASSWORD = "database-owner-password"  # noqa: S105

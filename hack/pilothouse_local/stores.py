@@ -295,7 +295,7 @@ def migrate(settings: Settings) -> None:
         ended = f"did not end within {_MIGRATED_WITHIN:.0f} s"
     raise ProcessFailed(
         f"the migration of the database's schema {ended}",
-        "the schema is at most migrated in part, and nothing after it was started",
+        "the schema is as it was, and nothing after it was started",
         "read its last lines below; `pilothouse up` tries again",
         detail="\n".join(said.splitlines()[-15:]),
     )

@@ -97,6 +97,7 @@ spec:
             secretKeyRef:
               name: {{ .Values.stores.secretName }}
               key: database-worker-password
+              optional: true
       resources:
         {{- toYaml .Values.migrate.resources | nindent 8 }}
       securityContext:
