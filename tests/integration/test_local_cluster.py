@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import asyncpg
 import pytest
@@ -87,10 +89,24 @@ def test_postgres_survives_a_kill(cluster: LocalCluster) -> None:
     assert query(url, "SELECT count(*) FROM kept") == 1
 
 
-def test_row_level_security_applies_to_the_products_role(cluster: LocalCluster) -> None:
-    superuser = query(cluster.settings().database_owner_url(), "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+@pytest.mark.parametrize("role", ["pilothouse", "pilothouse_worker"])
+def test_row_level_security_applies_to_the_products_roles(cluster: LocalCluster, role: str) -> None:
+    settings = cluster.settings()
+    url = {"pilothouse": settings.database_owner_url(), "pilothouse_worker": settings.database_url()}[role]
 
-    assert superuser is False
+    found = query(url, "SELECT rolname || rolsuper || rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+    assert found == f"{role}falsefalse"
+
+
+def test_up_of_a_version_that_knew_no_workers_role_makes_it(cluster: LocalCluster) -> None:
+    older = {key: value for key, value in asdict(cluster.settings()).items() if key != "worker_database_password"}
+    cluster.instance.settings_file.write_text(json.dumps(older))
+
+    cluster.must("up", "--only-core")
+
+    assert query(cluster.settings().database_url(), "SELECT count(*) FROM runs") == 0
+    assert {**asdict(cluster.settings()), **older} == asdict(cluster.settings())
 
 
 def test_up_after_a_killed_supervisor_starts_anew(cluster: LocalCluster) -> None:
