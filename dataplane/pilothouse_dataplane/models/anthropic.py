@@ -5,13 +5,20 @@ Source: https://docs.anthropic.com/en/api/messages-streaming
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
-import orjson
-
-from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
+from pilothouse_dataplane.core.messages import Message, ModelRequest
+from pilothouse_dataplane.models.answer import (
+    Calls,
+    TextBound,
+    as_count,
+    as_object,
+    as_text,
+    sent_arguments,
+    sent_name,
+)
 from pilothouse_dataplane.models.base import (
     ModelDone,
     ModelEvent,
@@ -19,13 +26,14 @@ from pilothouse_dataplane.models.base import (
     ModelTimeouts,
     ModelToolCall,
     ModelUnavailable,
+    estimate_tokens,
 )
 from pilothouse_dataplane.models.sse import SseClient, parse_event
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 _MAX_TOKENS = 4096
 """The protocol wants a bound; an answer in a chat is far shorter."""
-_MAX_ARGUMENT_CHARS = 65_536
+_READ_TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 def _is_last(data: bytes) -> bool:
@@ -37,12 +45,8 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}]
     blocks: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
     for call in message.tool_calls:
-        try:
-            given = orjson.loads(call.arguments or "{}")
-        except orjson.JSONDecodeError:
-            given = {}  # the protocol takes objects only; the tool's result says that the arguments were broken
-        given = given if isinstance(given, dict) else {}
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": given})
+        given = sent_arguments(call.arguments)
+        blocks.append({"type": "tool_use", "id": call.id, "name": sent_name(call.name), "input": given})
     return blocks
 
 
@@ -87,40 +91,68 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        read = written = 0
-        finished = False
-        tool: tuple[str, str] | None = None
-        parts: list[str] = []
+    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        answer = _Answer(self.name)
         body = request_body(model, request)
-        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as events:
-            async for data in events:
-                event = parse_event(self.name, data)
-                kind = event.get("type")
-                if kind == "message_start":
-                    usage = (event.get("message") or {}).get("usage") or {}
-                    read = sum(
-                        int(usage.get(part) or 0)
-                        for part in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-                    )
-                elif kind == "content_block_start":
-                    block = event.get("content_block") or {}
-                    tool = (block.get("id", ""), block.get("name", "")) if block.get("type") == "tool_use" else None
-                    parts = []
-                elif kind == "content_block_delta":
-                    delta = event.get("delta") or {}
-                    if text := delta.get("text"):
-                        yield ModelText(text)
-                    parts.append(delta.get("partial_json") or "")
-                    if sum(map(len, parts)) > _MAX_ARGUMENT_CHARS:
-                        raise ModelUnavailable(f"The model provider {self.name} sent arguments without end")
-                elif kind == "content_block_stop" and tool is not None:
-                    yield ModelToolCall(ToolCall(*tool, "".join(parts)))
-                    tool = None
-                elif kind == "message_delta":
-                    written = int((event.get("usage") or {}).get("output_tokens") or written)
-                elif kind == "message_stop":
-                    finished = True
-        if not finished:
+        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as batches:
+            async for batch in batches:
+                for data in batch:
+                    for event in answer.take(parse_event(self.name, data)):
+                        yield event
+        if not answer.finished:
             raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
-        yield ModelDone(read, written)
+        for call in answer.calls.rest():
+            yield ModelToolCall(call)
+        yield answer.done(request)
+
+
+class _Answer:
+    """One answer, event by event."""
+
+    def __init__(self, provider: str) -> None:
+        self.calls = Calls(provider)
+        self.finished = False
+        self._bound = TextBound(provider)
+        self._tools: set[int] = set()
+        """Indexes of the blocks that are tool calls."""
+        self._read = self._written = 0
+
+    def take(self, event: dict[str, Any]) -> Iterable[ModelEvent]:
+        """What an event brings; an unknown one brings nothing. Raises ModelNonsense."""
+        kind = event.get("type")
+        index = as_count(event.get("index"))
+        if kind == "content_block_delta":
+            delta = as_object(event.get("delta"))
+            if text := as_text(delta.get("text")):
+                self._bound.add(text)
+                return (ModelText(text),)
+            if index in self._tools:
+                self.calls.add(index, as_text(delta.get("partial_json")))
+        elif kind == "content_block_start":
+            block = as_object(event.get("content_block"))
+            if block.get("type") != "tool_use":
+                self._tools.discard(index)
+                return ()
+            # a block that was never stopped ends where the next one begins
+            self._tools.add(index)
+            before = self.calls.begin(index, as_text(block.get("id")), as_text(block.get("name")))
+            return [ModelToolCall(call) for call in before]
+        elif kind == "content_block_stop":
+            if index in self._tools and (call := self.calls.give(index)):
+                return (ModelToolCall(call),)
+        elif kind == "message_start":
+            usage = as_object(as_object(event.get("message")).get("usage"))
+            self._read = sum(as_count(usage.get(part)) for part in _READ_TOKENS)
+        elif kind == "message_delta":
+            self._written = as_count(as_object(event.get("usage")).get("output_tokens")) or self._written
+        elif kind == "message_stop":
+            self.finished = True
+        return ()
+
+    def done(self, request: ModelRequest) -> ModelDone:
+        """The end, with tokens that are guessed where the server sent none."""
+        if self._read:
+            return ModelDone(self._read, self._written)
+        read = sum(len(message.content) for message in request.messages)
+        written = self._written or estimate_tokens(self._bound.characters + self.calls.characters)
+        return ModelDone(estimate_tokens(read), written, estimated=True)

@@ -4,8 +4,9 @@ Errors, and who must act::
 
     ModelError                  message is a sentence for the user; it holds no key and no prompt
     ├─ ModelUnavailable         no connection, 5xx, the stream broke; retry or another target
-    │  ├─ ModelTimeout          connect, first token, or between tokens
-    │  └─ ModelRateLimited      429; ``retry_after`` seconds where the provider said so
+    │  ├─ ModelTimeout          connect, first token, between tokens, or the whole
+    │  ├─ ModelRateLimited      429; ``retry_after`` seconds where the provider said so
+    │  └─ ModelNonsense         the model wrote without end; the endpoint is well, another try may do better
     ├─ ModelDenied              401, 402, 403, 404: key, budget or model's name; the platform operator; another target
     ├─ ModelRejected            400, 413, 422: this request; another target may take it, the same one won't
     └─ ModelInterrupted         broke after text was shown; not tried again, since the user has read half of it
@@ -13,7 +14,7 @@ Errors, and who must act::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,10 @@ class ModelRateLimited(ModelUnavailable):
         """Seconds."""
 
 
+class ModelNonsense(ModelUnavailable):
+    """What the model wrote breaks a bound. The provider is well: its breaker doesn't count it as a failure."""
+
+
 class ModelDenied(ModelError):
     """The platform operator must act: key, budget or model's name."""
 
@@ -62,7 +67,7 @@ class ModelText:
 
 @dataclass(frozen=True, slots=True)
 class ModelToolCall:
-    """A tool call whose arguments are complete. It may come before the stream's end (seam for early start)."""
+    """A tool call whose arguments are complete. It comes as soon as they are, often before the stream's end."""
 
     call: ToolCall
 
@@ -77,7 +82,15 @@ class ModelDone:
     """The provider sent no usage: the tokens are a guess from characters."""
 
 
-ModelEvent = ModelText | ModelToolCall | ModelDone
+@dataclass(frozen=True, slots=True)
+class ModelRestarted:
+    """The target failed after it had handed out calls, and another is asked: what came before is void.
+
+    Only the model gateway sends it, and never after text.
+    """
+
+
+ModelEvent = ModelText | ModelToolCall | ModelRestarted | ModelDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +99,21 @@ class ModelTimeouts:
 
     connect: float = 2.0
     first_token: float = 15.0
-    """From the request to the first event of the body."""
+    """From the request to the first whole event of the body."""
     between_tokens: float = 10.0
+    """From one whole event to the next: a server that drips bytes without end of an event is as good as silent."""
+    whole: float = 120.0
+    """From the request to the last event."""
 
 
 class ModelProvider(Protocol):
     """One endpoint that serves models."""
 
-    def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Stream one answer: texts and tool calls, then exactly one ModelDone. Raises ModelError."""
+    def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Stream one answer: texts and tool calls, then exactly one ModelDone. Raises ModelError.
+
+        Cancelling it, or closing it, ends the request at once.
+        """
         ...
 
     async def aclose(self) -> None:

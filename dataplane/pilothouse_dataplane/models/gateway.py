@@ -2,13 +2,15 @@
 
 Order: the default tier's targets, then the fallback tiers' in their order, each target once. A target whose
 provider's breaker is open is passed over. When all have failed, a second pass follows after a wait with jitter, as
-long as the run has time. Nothing is tried again once text was shown: the user would read it twice.
+long as the run has time. Nothing is tried again once text was shown: the user would read it twice. Where only calls
+were handed out, ModelRestarted comes before the other target's first event, so that the run drops them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -22,10 +24,13 @@ from pilothouse_dataplane.models.base import (
     ModelError,
     ModelEvent,
     ModelInterrupted,
+    ModelNonsense,
     ModelProvider,
     ModelRateLimited,
     ModelRejected,
+    ModelRestarted,
     ModelText,
+    ModelToolCall,
     ModelUnavailable,
 )
 
@@ -87,20 +92,31 @@ class ModelGateway:
         Raises ModelError where no target answered: its message names the last reason.
         """
         attempt = 0
+        void = False
         while True:
             attempt += 1
             failures: list[ModelError] = []
             for tier, target in self._targets:
-                shown = False
+                shown = handed = False
                 try:
-                    async for event in self._call(tier, target, request, on_call):
-                        shown = shown or isinstance(event, ModelText)
-                        yield event
+                    async with aclosing(self._call(tier, target, request, on_call)) as events:
+                        async for event in events:
+                            if isinstance(event, ModelText):
+                                shown = True
+                            elif isinstance(event, ModelToolCall):
+                                handed = True
+                            if void:
+                                void = False
+                                yield ModelRestarted()
+                            yield event
                     return
                 except ModelError as error:
                     if shown:
                         raise ModelInterrupted(str(error)) from error
+                    void = void or handed
                     failures.append(error)
+                if self._clock() >= deadline:
+                    raise failures[-1]
             waits = [error.retry_after for error in failures if isinstance(error, ModelRateLimited)]
             wait = None
             if any(isinstance(error, ModelUnavailable) for error in failures):
@@ -129,21 +145,34 @@ class ModelGateway:
                 f"The model provider {target.provider} is down; it is tried again in {guard.retry_in():.0f} s"
             )
         began = self._clock()
+        first: float | None = None
         verdict = False
+
+        def seconds() -> float:
+            """To the first token: what a long answer takes after it says nothing about the provider's health."""
+            return first if first is not None else self._clock() - began
+
         try:
-            async for event in self._providers[target.provider].stream(target.model, request):
-                if isinstance(event, ModelDone):
-                    verdict = True
-                    guard.succeeded(permit)
-                    cost = cost_micros(target, event.input_tokens, event.output_tokens)
-                    usage = Usage(event.input_tokens, event.output_tokens, cost)
-                    on_call(ModelCallRecord(target.provider, target.model, tier, usage, self._clock() - began))
-                yield event
+            async with aclosing(self._providers[target.provider].stream(target.model, request)) as events:
+                async for event in events:
+                    if first is None:
+                        first = self._clock() - began
+                    if isinstance(event, ModelDone):
+                        verdict = True
+                        guard.succeeded(permit, seconds=seconds())
+                        cost = cost_micros(target, event.input_tokens, event.output_tokens)
+                        usage = Usage(event.input_tokens, event.output_tokens, cost)
+                        on_call(ModelCallRecord(target.provider, target.model, tier, usage, self._clock() - began))
+                    yield event
         except ModelRejected:
             raise  # says nothing about the provider's health
+        except ModelNonsense:
+            verdict = True
+            guard.succeeded(permit, seconds=seconds())
+            raise
         except ModelError as error:
             verdict = True
-            guard.failed(permit, str(error))
+            guard.failed(permit, str(error), seconds=seconds())
             raise
         finally:
             if not verdict:

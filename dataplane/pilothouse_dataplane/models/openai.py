@@ -5,11 +5,22 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import orjson
+
 from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
+from pilothouse_dataplane.models.answer import (
+    Calls,
+    TextBound,
+    as_count,
+    as_object,
+    as_text,
+    sent_arguments,
+    sent_name,
+)
 from pilothouse_dataplane.models.base import (
     ModelDone,
     ModelEvent,
@@ -22,8 +33,6 @@ from pilothouse_dataplane.models.base import (
 from pilothouse_dataplane.models.sse import SseClient, parse_event
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_MAX_TOOL_CALLS = 64
-_MAX_ARGUMENT_CHARS = 65_536
 
 
 def _is_last(data: bytes) -> bool:
@@ -36,7 +45,15 @@ def message_body(message: Message) -> dict[str, Any]:
     if message.tool_calls:
         body["content"] = message.content or None
         body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            {
+                "id": call.id,
+                "type": "function",
+                # servers parse what they get back into their templates: broken arguments would fail every later call
+                "function": {
+                    "name": sent_name(call.name),
+                    "arguments": orjson.dumps(sent_arguments(call.arguments)).decode(),
+                },
+            }
             for call in message.tool_calls
         ]
     if message.role == "tool":
@@ -63,46 +80,6 @@ def request_body(model: str, request: ModelRequest) -> dict[str, Any]:
     return body
 
 
-class _Calls:
-    """Tool calls that arrive in pieces, by index."""
-
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-        self._parts: dict[int, list[str]] = {}
-        self._names: dict[int, tuple[str, str]] = {}
-        self._sizes: dict[int, int] = {}
-        self.characters = 0
-
-    def add(self, deltas: object) -> list[ToolCall]:
-        """Take pieces in; the calls that are complete because a later one began."""
-        complete = []
-        for delta in deltas if isinstance(deltas, list) else ():
-            index = int(delta.get("index") or 0)
-            if index not in self._parts:
-                if len(self._names) >= _MAX_TOOL_CALLS:
-                    raise ModelUnavailable(f"The model provider {self._provider} sent too many tool calls")
-                complete.extend(self.rest())
-                self._parts[index] = []
-                self._names[index] = ("", "")
-                self._sizes[index] = 0
-            function = delta.get("function") or {}
-            known_id, known_name = self._names[index]
-            self._names[index] = (delta.get("id") or known_id, function.get("name") or known_name)
-            piece = function.get("arguments") or ""
-            self._sizes[index] += len(piece)
-            self.characters += len(piece)
-            if self._sizes[index] > _MAX_ARGUMENT_CHARS:
-                raise ModelUnavailable(f"The model provider {self._provider} sent arguments without end")
-            self._parts[index].append(piece)
-        return complete
-
-    def rest(self) -> list[ToolCall]:
-        """The calls that are not handed out yet."""
-        calls = [ToolCall(*self._names[index], "".join(parts)) for index, parts in sorted(self._parts.items())]
-        self._parts = {}
-        return calls
-
-
 class OpenAIProvider:
     """One endpoint that speaks chat completions."""
 
@@ -117,33 +94,57 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        calls = _Calls(self.name)
-        written = 0
-        usage: dict[str, Any] | None = None
+    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        calls = Calls(self.name)
+        bound = TextBound(self.name)
+        usage: dict[str, Any] = {}
         finished = False
         body = request_body(model, request)
-        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as events:
-            async for data in events:
-                if data == b"[DONE]":
-                    finished = True
-                    continue
-                event = parse_event(self.name, data)
-                usage = event.get("usage") or usage
-                for choice in event.get("choices") or ():
-                    delta = choice.get("delta") or {}
-                    finished = finished or bool(choice.get("finish_reason"))
-                    if text := delta.get("content"):
-                        written += len(text)
+        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as batches:
+            async for batch in batches:
+                for data in batch:
+                    if data == b"[DONE]":
+                        finished = True
+                        continue
+                    event = parse_event(self.name, data)
+                    usage = as_object(event.get("usage")) or usage
+                    choices = event.get("choices")
+                    choice = as_object(choices[0]) if isinstance(choices, list) and choices else {}
+                    delta = as_object(choice.get("delta"))
+                    if choice.get("finish_reason"):
+                        finished = True
+                    if text := as_text(delta.get("content")):
+                        bound.add(text)
                         yield ModelText(text)
-                    for call in calls.add(delta.get("tool_calls")):
-                        yield ModelToolCall(call)
+                    if pieces := delta.get("tool_calls"):
+                        for call in _take(calls, pieces):
+                            yield ModelToolCall(call)
         if not finished:
             raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
         for call in calls.rest():
             yield ModelToolCall(call)
-        if usage is not None:
-            yield ModelDone(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        else:
-            read = sum(len(message.content) for message in request.messages)
-            yield ModelDone(estimate_tokens(read), estimate_tokens(written + calls.characters), estimated=True)
+        yield _done(usage, request, bound.characters + calls.characters)
+
+
+def _take(calls: Calls, pieces: object) -> list[ToolCall]:
+    """Take the pieces of a chunk in; the calls that are whole by themselves, or because a later one began."""
+    whole = []
+    for entry in pieces if isinstance(pieces, list) else ():
+        piece = as_object(entry)
+        function = as_object(piece.get("function"))
+        index = as_count(piece.get("index"))
+        call_id, name = as_text(piece.get("id")), as_text(function.get("name"))
+        if calls.begins(index, call_id, name):
+            whole.extend(calls.begin(index, call_id, name))
+        if calls.add(index, as_text(function.get("arguments")), call_id, name) and (call := calls.give(index)):
+            whole.append(call)
+    return whole
+
+
+def _done(usage: dict[str, Any], request: ModelRequest, written: int) -> ModelDone:
+    read_tokens, written_tokens = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
+    if read_tokens:
+        return ModelDone(read_tokens, written_tokens)
+    # a call that is not counted would escape the budget
+    read = sum(len(message.content) for message in request.messages)
+    return ModelDone(estimate_tokens(read), written_tokens or estimate_tokens(written), estimated=True)

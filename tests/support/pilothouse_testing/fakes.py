@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from pilothouse_dataplane.connectors.base import CallContext
@@ -36,7 +36,7 @@ class FakeModel:
         self.requests: list[ModelRequest] = []
         self.cancelled = 0
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         turn = self._turns[min(len(self.requests), len(self._turns) - 1)]
         self.requests.append(request)
         try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -14,13 +14,16 @@ from pilothouse_api.workerconfig import ProviderConfig, RouteConfig, TargetConfi
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
 from pilothouse_dataplane.models.anthropic import AnthropicProvider
+from pilothouse_dataplane.models.anthropic import request_body as anthropic_body
 from pilothouse_dataplane.models.base import (
     ModelDenied,
     ModelDone,
     ModelError,
     ModelEvent,
     ModelInterrupted,
+    ModelNonsense,
     ModelRateLimited,
+    ModelRestarted,
     ModelText,
     ModelTimeout,
     ModelTimeouts,
@@ -29,6 +32,7 @@ from pilothouse_dataplane.models.base import (
 )
 from pilothouse_dataplane.models.gateway import ModelCallRecord, ModelGateway, cost_micros
 from pilothouse_dataplane.models.openai import OpenAIProvider
+from pilothouse_dataplane.models.openai import request_body as openai_body
 from pilothouse_testing.fakes import ECHO, FakeModel
 
 REQUEST = ModelRequest((Message("system", "Be brief."), Message("user", "hello")), (ECHO,))
@@ -111,7 +115,7 @@ async def test_openai_streams_text_and_tool_calls_in_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(429, ModelRateLimited), (401, ModelDenied), (503, ModelUnavailable), (302, ModelUnavailable)]
+    ("status", "error"), [(429, ModelRateLimited), (401, ModelDenied), (503, ModelUnavailable), (302, ModelDenied)]
 )
 async def test_statuses(status: int, error: type[ModelError]) -> None:
     async def refuse(request: web.Request) -> web.StreamResponse:
@@ -123,7 +127,7 @@ async def test_statuses(status: int, error: type[ModelError]) -> None:
         with pytest.raises(error) as raised:
             await collect(provider.stream("m", REQUEST))
         await provider.aclose()
-    assert "Because." in str(raised.value)
+    assert ("redirects" if status == 302 else "Because.") in str(raised.value)
     if isinstance(raised.value, ModelRateLimited):
         assert raised.value.retry_after == 3
 
@@ -168,6 +172,39 @@ async def test_anthropic_streams_text_and_tools() -> None:
         await provider.aclose()
 
 
+async def test_a_call_is_handed_out_as_soon_as_its_arguments_are_whole() -> None:
+    more = asyncio.Event()
+
+    def handler(*first: Any) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for item in first:
+                await response.write(f"data: {json.dumps(item)}\n\n".encode())
+            await more.wait()  # the plan goes on, or hangs
+            return response
+
+        return handle
+
+    openai = handler(chunk(piece(0, '{"na', id="a", name="x")), chunk(piece(0, 'me": "}"}')))
+    anthropic = handler(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "a", "name": "x"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"partial_json": '{"name": "}"}'}},
+        {"type": "content_block_stop", "index": 0},
+    )
+    for path, handle, make in (
+        ("/chat/completions", openai, OpenAIProvider),
+        ("/v1/messages", anthropic, AnthropicProvider),
+    ):
+        async with serving(path, handle) as url:
+            provider = make("local", url, None)
+            async with asyncio.timeout(2), aclosing(provider.stream("m", REQUEST)) as stream:
+                assert await anext(stream) == ModelToolCall(ToolCall("a", "x", '{"name": "}"}'))
+            await provider.aclose()
+            more.set()
+        more.clear()
+
+
 def gateway(clock: Callable[[], float] = lambda: 0.0, **models: FakeModel) -> ModelGateway:
     targets = [TargetConfig(provider=name, model="m", input_price_per_1k=Decimal("0.005")) for name in models]
     route = RouteConfig(
@@ -195,6 +232,39 @@ async def test_nothing_is_tried_again_once_text_was_shown() -> None:
     with pytest.raises(ModelInterrupted):
         await collect(gateway(first=half, second=up).stream(REQUEST, deadline=10, on_call=lambda _: None))
     assert up.requests == []
+
+
+async def test_the_run_is_told_to_drop_the_calls_of_a_target_that_failed() -> None:
+    call = ModelToolCall(ToolCall("a", "x", "{}"))
+    half, up = FakeModel([call, ModelUnavailable("down")]), FakeModel([ModelText("hi")])
+    got = await collect(gateway(first=half, second=up).stream(REQUEST, deadline=10, on_call=lambda _: None))
+    assert got[:3] == [call, ModelRestarted(), ModelText("hi")]
+    got = await collect(
+        gateway(first=FakeModel([ModelUnavailable("down")]), second=up).stream(
+            REQUEST, deadline=10, on_call=lambda _: None
+        )
+    )
+    assert ModelRestarted() not in got
+
+
+async def test_nonsense_of_a_model_does_not_open_its_providers_breaker() -> None:
+    wild = FakeModel([ModelNonsense("without end")])
+    models = gateway(first=wild)
+    for _ in range(10):
+        with pytest.raises(ModelNonsense):
+            await collect(models.stream(REQUEST, deadline=0, on_call=lambda _: None))
+    assert len(wild.requests) == 10
+
+
+async def test_what_goes_back_to_a_provider_is_what_its_protocol_allows() -> None:
+    wrong = Message("assistant", "", (ToolCall("a", "rm -rf /", '{"broken'), ToolCall("b", "", "[1]")))
+    calls = openai_body("m", ModelRequest((wrong,)))["messages"][0]["tool_calls"]
+    assert [call["function"] for call in calls] == [
+        {"name": "rm_-rf__", "arguments": "{}"},
+        {"name": "unknown", "arguments": "{}"},
+    ]
+    blocks = anthropic_body("m", ModelRequest((wrong,)))["messages"][0]["content"]
+    assert [(block["name"], block["input"]) for block in blocks] == [("rm_-rf__", {}), ("unknown", {})]
 
 
 async def test_a_second_pass_follows_when_all_are_down_for_a_moment() -> None:
