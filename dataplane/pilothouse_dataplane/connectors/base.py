@@ -24,6 +24,11 @@ class ConnectorError(Exception):
 class Refused(ConnectorError):
     """The external system, or a check before it, said no. The same call will be refused again."""
 
+    def __init__(self, message: str, *, asked: bool = True) -> None:
+        super().__init__(message)
+        self.asked = asked
+        """The system itself said it; else nothing was sent."""
+
 
 class AccountNotLinked(Refused):
     """The user has no usable credential in the external system."""
@@ -32,12 +37,16 @@ class AccountNotLinked(Refused):
 class SystemUnavailable(ConnectorError):
     """The external system did not do its part."""
 
-    def __init__(self, message: str, *, may_have_acted: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, may_have_acted: bool, retry_after: float | None = None, lasting: bool = False
+    ) -> None:
         super().__init__(message)
         self.may_have_acted = may_have_acted
         """The request had left: a write may have happened."""
         self.retry_after = retry_after
         """Seconds, where the system said so."""
+        self.lasting = lasting
+        """A person must act first (an address, a certificate): the next try would fail in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +70,8 @@ class Connector(Protocol):
         ...
 
     async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
-        """Look for what an earlier ``call`` of a write with this key did. None: not found (which search's delay may
-        explain, so None is no proof of absence). Raises ConnectorError."""
+        """Look for what an earlier ``call`` of a write with this key did. None: it was looked for to the end and not
+        found; what that proves is said by ``tool.lookup``. Raises ConnectorError where that can't be told."""
         ...
 
     async def probe(self) -> None:

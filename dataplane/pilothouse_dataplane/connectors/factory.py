@@ -31,7 +31,8 @@ class Credentials:
         if not token:
             raise AccountNotLinked(
                 f"Your {self._system} account is not linked, so nothing was done there. "
-                f"Link your {self._system} account, then ask again."
+                f"Link your {self._system} account, then ask again.",
+                asked=False,
             )
         return token
 

@@ -18,6 +18,11 @@ from pilothouse_dataplane.connectors.base import SystemUnavailable
 from pilothouse_dataplane.core.retry import parse_retry_after
 
 _MAX_BODY_BYTES = 1 << 20
+"""After decompression, which aiohttp does in steps of 256 KB: a small body that unpacks to gigabytes ends here."""
+_CONNECT_SHARE = 0.9
+"""Of the timeout: a connection that isn't made by then is told from a request that isn't answered."""
+_REDIRECT_AFTER_ACTING = 303
+"""“See Other” may follow a request that was carried out (RFC 9110, 15.4.4); the others say that it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,6 @@ class JsonClient:
 
         ``path`` must be made of checked parts only: it is not quoted again.
         """
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=128, keepalive_timeout=30, ttl_dns_cache=10),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
         headers = {"Accept": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -68,40 +67,86 @@ class JsonClient:
             headers["Content-Type"] = "application/json"
         try:
             async with asyncio.timeout(self._timeout):
-                async with self._session.request(
+                response = await self._open().request(
                     method,
                     self._base + path,
                     data=orjson.dumps(body) if body is not None else None,
                     params=query,
                     headers=headers,
-                    allow_redirects=False,
-                ) as response:
+                    allow_redirects=False,  # the token goes to the configured address only
+                )
+                try:
                     return await self._read(response)
-        except aiohttp.ClientConnectorError as error:
+                finally:
+                    # closes the connection at once, except where the body was read to its end
+                    response.close()
+        except aiohttp.ClientSSLError as error:
+            raise SystemUnavailable(
+                f"{self._system} can't be reached safely: its certificate is not valid ({_why(error)}), so nothing was "
+                "sent. Trying again won't help; a platform operator must correct the certificate.",
+                may_have_acted=False,
+                lasting=True,
+            ) from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise SystemUnavailable(f"{self._system} can't be reached.", may_have_acted=False) from error
         except TimeoutError as error:
             message = f"{self._system} did not answer within {self._timeout:g} s."
             raise SystemUnavailable(message, may_have_acted=True) from error
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+            raise self._unreadable("an answer that is broken or too large") from error
         except aiohttp.ClientError as error:
             raise SystemUnavailable(f"{self._system} broke off the connection.", may_have_acted=True) from error
 
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # how many calls there are at a time is the toolset's to say
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=10),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout * _CONNECT_SHARE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+    def _unreadable(self, what: str) -> SystemUnavailable:
+        return SystemUnavailable(f"{self._system} sent {what}, which can't be used.", may_have_acted=True)
+
     async def _read(self, response: aiohttp.ClientResponse) -> JsonResponse:
+        if 300 <= response.status < 400:
+            raise SystemUnavailable(
+                f"{self._system} redirects to another address, which is not followed. Trying again won't help; a "
+                "platform operator must correct its URL.",
+                may_have_acted=response.status == _REDIRECT_AFTER_ACTING,
+                lasting=True,
+            )
         after = parse_retry_after(response.headers.get("Retry-After"), time())
+        if (response.content_length or 0) > _MAX_BODY_BYTES:
+            raise self._too_much(response)
         raw = bytearray()
         async for chunk in response.content.iter_any():
             raw += chunk
             if len(raw) > _MAX_BODY_BYTES:
-                raise SystemUnavailable(f"{self._system} sent more than 1 MB.", may_have_acted=True)
-        if 300 <= response.status < 400:
-            message = f"{self._system} redirects to another address, which is not followed: its URL needs correcting."
-            raise SystemUnavailable(message, may_have_acted=False)
+                raise self._too_much(response)
         if not raw:
             return JsonResponse(response.status, None, after)
-        if response.content_type != "application/json":
+        if response.content_type != "application/json" and not response.content_type.endswith("+json"):
             if response.status >= 400:  # a proxy's page: the status says enough
                 return JsonResponse(response.status, None, after)
-            raise SystemUnavailable(f"{self._system} did not answer with JSON.", may_have_acted=True)
+            raise self._unreadable(f"{response.content_type[:60]} instead of JSON")
         try:
-            return JsonResponse(response.status, orjson.loads(bytes(raw)), after)
-        except orjson.JSONDecodeError as error:
-            raise SystemUnavailable(f"{self._system} sent broken JSON.", may_have_acted=True) from error
+            return JsonResponse(response.status, orjson.loads(raw), after)
+        except orjson.JSONDecodeError as error:  # not JSON, not UTF-8, or nested too deep
+            if response.status >= 400:
+                return JsonResponse(response.status, None, after)
+            raise self._unreadable("broken JSON") from error
+
+    def _too_much(self, response: aiohttp.ClientResponse) -> SystemUnavailable:
+        return SystemUnavailable(
+            f"{self._system} sent more than 1 MB, which is not read.", may_have_acted=not 400 <= response.status < 500
+        )
+
+
+def _why(error: aiohttp.ClientSSLError) -> str:
+    """The verifier's own words, for the operator."""
+    cause = getattr(error, "certificate_error", None) or error.__cause__
+    return str(getattr(cause, "verify_message", "") or "TLS failed")[:120]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
 
 _SHOWN_ARGUMENT_CHARS = 60
+_MAX_DEPTH = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,29 @@ def partial_answer(written: str, why: str, steps: Sequence[StepReport]) -> str:
     return "\n\n".join(parts)
 
 
+def plain_result(result: ToolResult) -> ToolResult:
+    """The result with data that every store and model can take: nested at most 24 deep, no NUL, finite numbers."""
+    if result.data is None and "\x00" not in result.summary:
+        return result
+    return replace(result, summary=result.summary.replace("\x00", ""), data=_plain(result.data, 0))
+
+
+def _plain(value: object, depth: int) -> object:
+    if isinstance(value, str):
+        return value.replace("\x00", "") if "\x00" in value else value
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if depth >= _MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        return {str(name).replace("\x00", ""): _plain(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth + 1) for item in value]
+    return str(value)
+
+
 def bounded_data(result: ToolResult | None, limit: int, step_id: str = "") -> str:
     """A tool's result as JSON text of at most ``limit`` bytes, the outside data under ``data``.
 
@@ -83,7 +108,7 @@ def bounded_data(result: ToolResult | None, limit: int, step_id: str = "") -> st
         text = _dump(envelope)
         if len(text.encode()) <= limit:
             return text
-    return _dump({"outcome": result.outcome.value, "truncated": True})
+    return _dump({**({"step": step_id} if step_id else {}), "outcome": result.outcome.value, "truncated": True})
 
 
 def _dump(value: object) -> str:

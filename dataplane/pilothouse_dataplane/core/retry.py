@@ -1,12 +1,14 @@
 """When and how long to wait before trying a safe call again: exponential backoff with full jitter.
 
-Full jitter: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Only calls that change nothing may be
-tried again; a write whose outcome is unknown is settled by looking its key up (``find_by_key``), never by repeating it.
+Full jitter: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Safe are calls that change nothing, and
+writes whose request never left or is proven to have done nothing; a write whose outcome is unknown is looked up by its
+key (``find_by_key``), never repeated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
@@ -51,7 +53,9 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except ValueError:
+            date = parsedate_to_datetime(value)
+            # a date without a zone is UTC here, as everywhere in HTTP; Python would read it as local time
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, OverflowError):
             return None
     return max(0.0, seconds) if seconds == seconds else None  # "nan" is a float too

@@ -24,7 +24,11 @@ def parse_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
     models write null for "not given".
     """
     try:
-        value = json.loads(text or "{}")
+        value = json.loads(text or "{}", parse_constant=_no_constant)
+        # half a surrogate pair is a string to Python, and to no store, system or model behind it
+        text.encode()
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ArgumentsError("the arguments are not valid JSON") from error
     if not isinstance(value, dict):
@@ -42,12 +46,18 @@ def parse_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
     return arguments
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _check(name: str, value: object, rule: Mapping[str, Any]) -> None:
     kind = rule.get("type", "string")
     allowed = _KINDS.get(kind, (object,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "boolean"):
         raise ArgumentsError(f"the argument {name!r} must be of type {kind}")
     if isinstance(value, str):
+        if "\x00" in value:
+            raise ArgumentsError(f"the argument {name!r} must not contain the character NUL")
         if len(value) < rule.get("minLength", 0):
             raise ArgumentsError(f"the argument {name!r} must not be empty")
         if len(value) > rule.get("maxLength", 32768):

@@ -34,10 +34,12 @@ def to_text(document: object, limit: int = 8000, depth: int = 0) -> str:
     if kind == "hardBreak":
         return "\n"
     if kind == "mention":
-        return str((document.get("attrs") or {}).get("text", ""))[:200]
+        attributes = document.get("attrs")
+        return str(attributes.get("text", ""))[:200] if isinstance(attributes, dict) else ""
     parts: list[str] = []
     size = 0
-    for child in document.get("content") or ():
+    content = document.get("content")
+    for child in content if isinstance(content, list) else ():
         piece = to_text(child, limit - size, depth + 1)
         parts.append(piece)
         size += len(piece)

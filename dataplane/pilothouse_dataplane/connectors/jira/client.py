@@ -65,6 +65,9 @@ class JiraClient:
         if response.status == 429:
             message = "Jira gets too many requests at the moment."
             return SystemUnavailable(message, may_have_acted=False, retry_after=response.retry_after)
+        if response.status in (408, 425):
+            message = f"Jira did not take the request ({response.status})."
+            return SystemUnavailable(message, may_have_acted=False, retry_after=response.retry_after)
         if response.status >= 500:
             message = f"Jira failed ({response.status}){quoted}."
             return SystemUnavailable(message, may_have_acted=True, retry_after=response.retry_after)

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pilothouse_dataplane.connectors.base import CallContext, Refused, SystemUnavailable
-from pilothouse_dataplane.connectors.jira import adf, jql
+from pilothouse_dataplane.connectors.jira import adf, jql, lookup
 from pilothouse_dataplane.connectors.jira.client import JiraClient
+from pilothouse_dataplane.connectors.jira.lookup import PROPERTY, objects, unreadable
 from pilothouse_dataplane.connectors.jira.tools import jira_tools
 from pilothouse_dataplane.core.messages import Citation, Outcome, Tool, ToolResult
 
-PROPERTY = "pilothouse"
-"""Entity property of issues and comments that we write: ``{"idempotencyKey": …}``."""
-_KEY = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,31}-[0-9]{1,12}$")
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}-[0-9]{1,12}")
+_PROJECT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _FIELDS = ["summary", "status", "issuetype", "assignee", "reporter", "priority", "updated", "project"]
 _MAX_PAGES = 5
 _RECENT_USERS = 1000
 _RECENT_ISSUES = 50
 _KNOWN_ISSUES = 2000
-_LOOK_BACK_MINUTES = 15
+_SHOWN_LABELS = 50
 
 
 class TokenSource(Protocol):
@@ -34,7 +34,24 @@ class TokenSource(Protocol):
 
 def _name(value: object) -> str:
     """Display name of one of Jira's nested objects."""
-    return str(value.get("displayName") or value.get("name") or "") if isinstance(value, dict) else ""
+    return str(value.get("displayName") or value.get("name") or "")[:255] if isinstance(value, dict) else ""
+
+
+def _object(value: object) -> dict[str, Any]:
+    """The object, or an empty one: no field of Jira's is trusted to have its type."""
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value[:255] if isinstance(value, str) else ""
+
+
+def _issue_key(arguments: Mapping[str, Any]) -> str:
+    """The key, checked: it becomes a part of an address. Raises Refused."""
+    key = str(arguments["key"])
+    if not _KEY.fullmatch(key):
+        raise Refused(f"“{key[:64]}” is not the key of a Jira issue.", asked=False)
+    return key
 
 
 class JiraConnector:
@@ -67,9 +84,7 @@ class JiraConnector:
             return await self._search(arguments, context, token)
         if verb == "create":
             return await self._create(arguments, context, token)
-        key = str(arguments["key"])
-        if not _KEY.match(key):
-            raise Refused(f"“{key[:64]}” is not the key of a Jira issue.")
+        key = _issue_key(arguments)
         if verb == "get":
             return await self._get(key, token)
         if verb == "comment":
@@ -80,33 +95,30 @@ class JiraConnector:
         token = self._credentials.token(context.user_email)
         verb = tool.name.rpartition(".")[2]
         if verb == "create":
-            # a property that no app has indexed can't be searched for: read it from the user's newest issues
-            body = {"jql": jql.recent_by_me(_LOOK_BACK_MINUTES), "maxResults": 50, "fields": ["summary"]}
-            body["properties"] = [PROPERTY]
-            page = await self._client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
-            for issue in page.get("issues") or ():
-                if self._ours((issue.get("properties") or {}).get(PROPERTY), context):
-                    self._remember(context, str(issue.get("id", "")))
-                    return self._created(str(issue["key"]))
-            return None
-        key = str(arguments["key"])
+            project = str(arguments["project"]).upper()
+            if not _PROJECT.fullmatch(project):
+                return None  # Jira refuses such a project, so nothing was created
+            issue = await lookup.created_issue(self._client, token, context.key, project)
+            if issue is None:
+                return None
+            self._remember(context, str(issue.get("id", "")))
+            return self._created(_text(issue.get("key")))
+        key = _issue_key(arguments)
         if verb == "comment":
-            query = {"orderBy": "-created", "maxResults": "50", "expand": "properties"}
-            page = await self._client.call("GET", f"/issue/{key}/comment", token, needs="Browse Projects", query=query)
-            for comment in page.get("comments") or ():
-                for entry in comment.get("properties") or ():
-                    if entry.get("key") == PROPERTY and self._ours(entry.get("value"), context):
-                        return self._changed(key, f"Added a comment to {key}.")
-            return None
-        issue = await self._read(key, token)
-        status = _name((issue.get("fields") or {}).get("status"))
-        if status.casefold() == str(arguments["status"]).casefold():
-            return self._changed(key, f"{key} is in the status {status}.")
-        return None
+            there = await lookup.has_comment(self._client, token, key, context.key)
+            return self._changed(key, f"Added a comment to {key}.") if there else None
+        return await self._find_transition(key, str(arguments["status"]), token)
 
-    @staticmethod
-    def _ours(value: object, context: CallContext) -> bool:
-        return isinstance(value, dict) and value.get("idempotencyKey") == context.key
+    async def _find_transition(self, key: str, wanted: str, token: str) -> ToolResult | None:
+        """The issue's status is the proof. Where a transition was named, the status that it leads to is compared."""
+        status = _name(_object((await self._read(key, token)).get("fields")).get("status"))
+        found = self._changed(key, f"{key} is in the status {status}.")
+        if status.casefold() == wanted.casefold():
+            return found
+        chosen = self._choose(await self._transitions(key, token), wanted)
+        if chosen is None:
+            raise SystemUnavailable(f"Jira does not tell whether {key} was moved to “{wanted}”.", may_have_acted=False)
+        return found if status and _name(chosen.get("to")).casefold() == status.casefold() else None
 
     def _property(self, context: CallContext) -> list[dict[str, Any]]:
         return [{"key": PROPERTY, "value": {"idempotencyKey": context.key}}]
@@ -129,9 +141,7 @@ class JiraConnector:
         more = False
         for _ in range(_MAX_PAGES):
             page = await self._client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
-            if not isinstance(page, dict):
-                raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=False)
-            issues.extend(page.get("issues") or ())
+            issues.extend(objects(page, "issues"))
             next_page = page.get("nextPageToken")
             more = bool(next_page)
             if not next_page or len(issues) >= wanted:
@@ -147,25 +157,27 @@ class JiraConnector:
         query = {"fields": ",".join([*_FIELDS, "description", "comment", "labels"])}
         issue = await self._client.call("GET", f"/issue/{key}", token, needs="Browse Projects", query=query)
         if not isinstance(issue, dict):
-            raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=False)
+            raise unreadable()
         return issue
 
     async def _get(self, key: str, token: str) -> ToolResult:
         issue = await self._read(key, token)
         row = self._row(issue)
-        fields = issue.get("fields") or {}
-        comments = (fields.get("comment") or {}).get("comments") or ()
+        fields = _object(issue.get("fields"))
+        comments = _object(fields.get("comment")).get("comments")
+        labels = fields.get("labels")
         data = {
             **row,
             "description": adf.to_text(fields.get("description"), 6000),
-            "labels": fields.get("labels") or [],
+            "labels": [_text(label) for label in labels[:_SHOWN_LABELS]] if isinstance(labels, list) else [],
             "comments": [
                 {
                     "author": _name(c.get("author")),
-                    "created": c.get("created"),
+                    "created": _text(c.get("created")),
                     "body": adf.to_text(c.get("body"), 1000),
                 }
-                for c in list(comments)[-5:]
+                for c in (comments[-5:] if isinstance(comments, list) else ())
+                if isinstance(c, dict)
             ],
         }
         summary = f"{row['key']} is in the status {row['status']}: {row['summary']}"
@@ -183,7 +195,7 @@ class JiraConnector:
         body = {"fields": fields, "properties": self._property(context)}
         created = await self._client.call("POST", "/issue", token, needs="Create Issues", body=body)
         if not isinstance(created, dict) or not created.get("key"):
-            raise SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=True)
+            raise unreadable(may_have_acted=True)
         self._remember(context, str(created.get("id", "")))
         return self._created(str(created["key"]))
 
@@ -194,42 +206,50 @@ class JiraConnector:
         return self._changed(key, f"Added a comment to {key}.")
 
     async def _transition(self, key: str, status: str, context: CallContext, token: str) -> ToolResult:
-        path = f"/issue/{key}/transitions"
         try:
-            listed = await self._client.call("GET", path, token, needs="Browse Projects")
+            transitions = await self._transitions(key, token)
         except SystemUnavailable as error:
             # only the list was asked for: nothing has been changed
-            raise SystemUnavailable(str(error), may_have_acted=False, retry_after=error.retry_after) from error
-        transitions = [t for t in (listed or {}).get("transitions") or () if isinstance(t, dict)]
-        wanted = status.casefold()
-        names = {_name(t.get("to")) or str(t.get("name")): t for t in transitions}
-        chosen = next(
-            (t for to, t in names.items() if wanted in (to.casefold(), str(t.get("name", "")).casefold())), None
-        )
+            raise SystemUnavailable(
+                str(error), may_have_acted=False, retry_after=error.retry_after, lasting=error.lasting
+            ) from error
+        chosen = self._choose(transitions, status)
         if chosen is None:
+            names = [_name(t.get("to")) or _text(t.get("name")) for t in transitions]
             if not names:
                 raise Refused(f"Jira offers you no status for {key}. It takes the permission “Transition Issues”.")
-            raise Refused(f"{key} can't go to “{status}”. Possible: {', '.join(names)}.")
+            raise Refused(f"{key} can't go to “{status}”. Possible: {', '.join(names[:_SHOWN_LABELS])}.")
         body = {"transition": {"id": str(chosen.get("id"))}}
-        await self._client.call("POST", path, token, needs="Transition Issues", body=body)
+        await self._client.call("POST", f"/issue/{key}/transitions", token, needs="Transition Issues", body=body)
         self._remember(context, self._ids.get(key.upper(), ""))
         return self._changed(key, f"Moved {key} to {_name(chosen.get('to')) or status}.")
 
+    async def _transitions(self, key: str, token: str) -> list[dict[str, Any]]:
+        listed = await self._client.call("GET", f"/issue/{key}/transitions", token, needs="Browse Projects")
+        return objects(listed, "transitions")
+
+    @staticmethod
+    def _choose(transitions: list[dict[str, Any]], wanted: str) -> dict[str, Any] | None:
+        """The transition to a status of that name, or else of that name itself."""
+        name = wanted.casefold()
+        to_status = (t for t in transitions if _name(t.get("to")).casefold() == name)
+        return next(to_status, next((t for t in transitions if _text(t.get("name")).casefold() == name), None))
+
     def _row(self, issue: Mapping[str, Any]) -> dict[str, Any]:
-        fields = issue.get("fields") or {}
-        key = str(issue.get("key", ""))
-        self._ids[key] = str(issue.get("id", ""))
+        fields = _object(issue.get("fields"))
+        key = _text(issue.get("key"))
+        self._ids[key] = _text(issue.get("id"))
         while len(self._ids) > _KNOWN_ISSUES:
             self._ids.popitem(last=False)
         return {
             "key": key,
-            "summary": str(fields.get("summary", ""))[:255],
+            "summary": _text(fields.get("summary")),
             "status": _name(fields.get("status")),
             "type": _name(fields.get("issuetype")),
             "priority": _name(fields.get("priority")),
             "assignee": _name(fields.get("assignee")),
             "reporter": _name(fields.get("reporter")),
-            "updated": fields.get("updated"),
+            "updated": _text(fields.get("updated")),
             "url": f"{self._url}/browse/{key}",
         }
 

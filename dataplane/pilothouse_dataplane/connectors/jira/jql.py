@@ -31,9 +31,14 @@ def search(*, text: str, project: str, mine: bool, open_only: bool) -> str:
     return " AND ".join(clauses or ["updated >= -90d"]) + " ORDER BY updated DESC"
 
 
-def recent_by_me(minutes: int) -> str:
-    """The user's own issues of the last minutes, newest first."""
-    return f'reporter = currentUser() AND created >= "-{minutes}m" ORDER BY created DESC'
+def recent_by_me(days: int) -> str:
+    """What the user has created in the last days, newest first. The reporter may change later, the creator can't."""
+    return f'creator = currentUser() AND created >= "-{days}d" ORDER BY created DESC'
+
+
+def newest_of(project: str) -> str:
+    """A project's issues, newest first."""
+    return f"project = {quote(project)} ORDER BY created DESC"
 
 
 def issue_ids(ids: Sequence[str]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse_dataplane.core.messages import Effect, Tool
+from pilothouse_dataplane.core.messages import Effect, Lookup, Tool
 
 _KEY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 64, "description": "Issue key, e.g. IT-42"}
 
@@ -49,17 +49,20 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
                 "summary",
             ),
             Effect.WRITE,
+            Lookup.EVENTUAL,  # found by search, which lags behind
         ),
         Tool(
             f"{connector}.issue.comment",
             "Add a comment to a Jira issue as the user.",
             _schema({"key": _KEY, "body": _text("Plain text", 16_000, 1)}, "key", "body"),
             Effect.WRITE,
+            Lookup.AUTHORITATIVE,
         ),
         Tool(
             f"{connector}.issue.transition",
             "Move a Jira issue to another status, by the name of the status or of the transition.",
             _schema({"key": _KEY, "status": _text("For example Done", 100, 1)}, "key", "status"),
             Effect.WRITE,
+            Lookup.AUTHORITATIVE,
         ),
     )

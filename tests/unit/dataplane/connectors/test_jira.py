@@ -9,14 +9,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_api.workerconfig import BreakerConfig, ConnectorConfig
-from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Refused, SystemUnavailable
+from pilothouse_api.workerconfig import ConnectorConfig
+from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Connector, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.factory import ConnectorConfigError, make_connector
 from pilothouse_dataplane.connectors.jira import adf, jql
-from pilothouse_dataplane.connectors.toolset import Toolset
-from pilothouse_dataplane.core.guard import GuardRegistry
-from pilothouse_dataplane.core.messages import Outcome, ToolResult
-from pilothouse_testing.fakes import ECHO, WRITE, FakeConnector
+from pilothouse_dataplane.connectors.jira.tools import jira_tools
+from pilothouse_dataplane.core.messages import Effect, Lookup, ToolResult
 
 ERIN = CallContext("Erin@acme.example", "run/s1")
 
@@ -39,6 +37,20 @@ class Site:
         return web.json_response(answer, status=status, headers=self.headers)
 
 
+class Caller:
+    """Calls a connector's tools by their verbs."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._tools = {tool.name.rpartition(".")[2]: tool for tool in connector.describe_tools()}
+
+    async def __call__(self, verb: str, context: CallContext = ERIN, **arguments: Any) -> ToolResult:
+        return await self._connector.call(self._tools[verb], arguments, context)
+
+    async def find(self, verb: str, **arguments: Any) -> ToolResult | None:
+        return await self._connector.find_by_key(self._tools[verb], arguments, ERIN)
+
+
 @asynccontextmanager
 async def jira(site: Site, **options: Any) -> AsyncIterator[Any]:
     app = web.Application()
@@ -55,9 +67,8 @@ async def jira(site: Site, **options: Any) -> AsyncIterator[Any]:
         **options,
     )
     connector = make_connector(config, {"accounts": b'{"erin@acme.example": "t0"}'})
-    tools = {tool.name.rpartition(".")[2]: tool for tool in connector.describe_tools()}
     try:
-        yield lambda verb, context=ERIN, **arguments: connector.call(tools[verb], arguments, context)
+        yield Caller(connector)
     finally:
         await connector.aclose()
         await runner.cleanup()
@@ -132,7 +143,7 @@ async def test_bodies_are_bounded_and_typed() -> None:
         with pytest.raises(SystemUnavailable, match="broken JSON"):
             await call("get", key="IT-1")
         site.content_type = "text/html"
-        with pytest.raises(SystemUnavailable, match="did not answer with JSON"):
+        with pytest.raises(SystemUnavailable, match="text/html instead of JSON"):
             await call("get", key="IT-1")
 
 
@@ -175,38 +186,46 @@ def test_what_this_worker_does_not_serve_is_refused_at_load() -> None:
         make_connector(config, {})
 
 
-def toolset(connector: FakeConnector, **options: Any) -> Toolset:
-    config = ConnectorConfig(name="fake", type="jira", url="http://x", auth_mode="UserOAuth", **options)
-    return Toolset({"fake": (config, connector)}, GuardRegistry(lambda: 0.0), clock=lambda: 0.0, random=lambda: 0.0)
+async def test_a_lookup_that_cant_tell_does_not_say_no() -> None:
+    site = Site()
+    hidden = {"comments": [{"id": "1", "body": "x"}]}
+    site.answers = [(200, {"nonsense": True}), (200, hidden), (200, {"comments": []}), (404, {})]
+    async with jira(site) as call:
+        for said in ("can't be read", "does not tell"):
+            with pytest.raises(SystemUnavailable, match=said):
+                await call.find("comment", key="IT-1", body="b")
+        assert await call.find("comment", key="IT-1", body="b") is None
+        with pytest.raises(Refused):
+            await call.find("comment", key="IT-1", body="b")
+        with pytest.raises(Refused):
+            await call.find("comment", key="IT-1\n", body="b")
 
 
-async def test_a_read_is_tried_again_a_write_is_looked_up() -> None:
-    down = SystemUnavailable("It is down.", may_have_acted=True)
-    connector = FakeConnector(lambda tool, arguments: down)
-    result = await toolset(connector).call(ECHO, {"name": "a"}, ERIN, 10)
-    assert (result.outcome, len(connector.calls)) == (Outcome.FAILED, 3)
-    connector = FakeConnector(lambda tool, arguments: down)
-    result = await toolset(connector).call(WRITE, {"name": "a"}, ERIN, 10)
-    assert (result.outcome, len(connector.calls)) == (Outcome.UNKNOWN, 1)
-    connector = FakeConnector(lambda tool, arguments: down, found=ToolResult(Outcome.SUCCEEDED, "There."))
-    result = await toolset(connector).call(WRITE, {"name": "a"}, ERIN, 10)
-    assert (result.outcome, result.summary, len(connector.calls)) == (Outcome.SUCCEEDED, "There.", 1)
+async def test_a_transition_that_was_named_is_found_by_the_status_it_leads_to() -> None:
+    site = Site()
+    done, todo = ({"key": "IT-1", "fields": {"status": {"name": name}}} for name in ("Done", "To Do"))
+    listed = {"transitions": [{"id": "31", "name": "Close", "to": {"name": "Done"}}]}
+    site.answers = [
+        (200, done),
+        (200, done),
+        (200, listed),
+        (200, todo),
+        (200, listed),
+        (200, done),
+        (200, {"transitions": []}),
+    ]
+    async with jira(site) as call:
+        assert await call.find("transition", key="IT-1", status="done")
+        assert await call.find("transition", key="IT-1", status="close")
+        assert await call.find("transition", key="IT-1", status="Close") is None
+        with pytest.raises(SystemUnavailable, match="does not tell"):  # not offered: it may have been carried out
+            await call.find("transition", key="IT-1", status="Close")
 
 
-async def test_an_open_breaker_is_told_and_refusals_dont_open_it() -> None:
-    breaker = BreakerConfig(window=4, minimum_calls=2)
-    connector = FakeConnector(lambda tool, arguments: SystemUnavailable("Down.", may_have_acted=False))
-    tools = toolset(connector, breaker=breaker)
-    result = await tools.call(ECHO, {}, ERIN, 10)
-    assert len(connector.calls) == 2
-    assert "fake is down at the moment" in result.summary
-    connector = FakeConnector(lambda tool, arguments: Refused("You may not."))
-    tools = toolset(connector, breaker=breaker)
-    for _ in range(5):
-        assert (await tools.call(ECHO, {}, ERIN, 10)).outcome is Outcome.REFUSED
-    assert len(connector.calls) == 5
-
-
-def test_the_allow_list_and_read_only_accounts_hide_tools() -> None:
-    assert [t.name for t in toolset(FakeConnector(), writes_allowed=False).tools] == ["fake.thing.read"]
-    assert [t.name for t in toolset(FakeConnector(), allow=("thing.w*",)).tools] == ["fake.thing.write"]
+def test_what_absence_proves() -> None:
+    tools = {tool.name: tool.lookup for tool in jira_tools("jira") if tool.effect is not Effect.READ}
+    assert tools == {
+        "jira.issue.create": Lookup.EVENTUAL,
+        "jira.issue.comment": Lookup.AUTHORITATIVE,
+        "jira.issue.transition": Lookup.AUTHORITATIVE,
+    }
