@@ -1,4 +1,7 @@
-"""``python -m pilothouse_sim jira|models --listen HOST:PORT [--state DIR]``: serves one stand-in until SIGTERM."""
+"""``python -m pilothouse_sim jira|models --listen HOST:PORT [--state DIR]``: serves one stand-in until SIGTERM.
+
+``bench-jira`` and ``bench-models`` are those of the benches: scripted, without state, and cheap.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ FAULTS_ENV = "PILOTHOUSE_SIM_FAULTS"
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and serves; 2 for a bad argument, 0 after SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m pilothouse_sim", description=__doc__)
-    parser.add_argument("system", choices=["jira", "models"])
+    parser.add_argument("system", choices=["jira", "models", "bench-jira", "bench-models"])
     parser.add_argument(
         "--listen",
         default=f"{os.environ.get('POD_IP', '127.0.0.1')}:8080",
@@ -33,6 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pilothouse_sim: {error}", file=sys.stderr)
         return 2
     # Imported late: each server stays within its 40 MB without the other's code.
+    if options.system.startswith("bench-"):
+        from pilothouse_sim.script.app import serve as serve_script
+
+        asyncio.run(serve_script(options.system, host, port))
+        return 0
     if options.system == "jira":
         from pilothouse_sim.jira.app import make_app as make_jira
 

@@ -1,0 +1,1 @@
+"""The parts of ``make bench BENCH=engine``; engine.py runs them in turn."""
