@@ -99,8 +99,8 @@ def plan(calls: tuple[tuple[str, str], ...], confirmation: str | None) -> Script
 
 def _call(index: int, name: str, arguments: str, chunks: int) -> list[dict[str, Any]]:
     """A call in so many chunks (2 or more): its name, then its arguments in pieces."""
-    size = -(-len(arguments) // (chunks - 1))
-    pieces = [arguments[at : at + size] for at in range(0, len(arguments), size)]
+    cuts = [len(arguments) * number // (chunks - 1) for number in range(chunks)]
+    pieces = [arguments[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
     head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
     return [
         {"tool_calls": [head]},
