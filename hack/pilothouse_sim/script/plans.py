@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from pilothouse_sim.script.http import framed
@@ -100,7 +101,7 @@ def plan(calls: tuple[tuple[str, str], ...], confirmation: str | None) -> Script
 def _call(index: int, name: str, arguments: str, chunks: int) -> list[dict[str, Any]]:
     """A call in so many chunks (2 or more): its name, then its arguments in pieces."""
     cuts = [len(arguments) * number // (chunks - 1) for number in range(chunks)]
-    pieces = [arguments[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    pieces = [arguments[start:end] for start, end in pairwise(cuts)]
     head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
     return [
         {"tool_calls": [head]},
