@@ -34,6 +34,8 @@ class LoadedConfig:
     files: dict[str, bytes]
     hash: str
     redis_url: str
+    database_url: str
+    """Holds the password: for the ledger alone."""
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
@@ -64,6 +66,9 @@ def check(files: dict[str, bytes]) -> LoadedConfig:
     redis_url = files.get("redis-url", b"").decode(errors="replace").strip()
     if not redis_url.startswith(("redis://", "rediss://")):
         raise ConfigError("redis-url is missing or is not the address of a Redis")
+    database_url = files.get("database-url", b"").decode(errors="replace").strip()
+    if not database_url.startswith("postgresql://"):
+        raise ConfigError("database-url is missing or is not the address of a PostgreSQL (postgresql://…)")
     providers = {provider.name for provider in config.route.providers}
     for tier, targets in config.route.tiers.items():
         for target in targets:
@@ -76,7 +81,7 @@ def check(files: dict[str, bytes]) -> LoadedConfig:
             raise ConfigError(f"provider {provider.name}: the file {provider.api_key_file} is not there")
     if len({connector.name for connector in config.connectors}) != len(config.connectors):
         raise ConfigError("two connectors have the same name")
-    return LoadedConfig(config, files, digest(files), redis_url)
+    return LoadedConfig(config, files, digest(files), redis_url, database_url)
 
 
 def fingerprint(directory: Path) -> tuple[object, ...]:

@@ -1,130 +1,282 @@
-"""Obeys a run's actions: model calls, tool calls, what the user sees, what is remembered and published.
+"""Obeys a run's actions: model calls, tool calls, what the user sees, what is recorded, remembered and published.
 
 One task a run; everything that comes back goes through one queue into ``core.run.advance``, which decides. When the run
-ends, whatever is still under way is cancelled at once.
+ends, whatever is still under way is cancelled at once. The driver ends in one of these ways::
+
+    answered, failed     final or error is sent and kept in the ledger, the stream ends
+    parked               only people are waited for: the ledger keeps the run, the stream ends, this task is gone
+    handed over          the worker is draining: the ledger gives the run free, the stream breaks
+    fenced               another worker has the run: nothing more leaves this one, the stream breaks
+
+Time model: ``now`` of the machine is the run's active time: seconds since it was asked for, over all of its workers,
+without the time that it was parked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Coroutine
-from contextlib import aclosing
 from typing import Any
 
 import structlog
+from google.protobuf.message import DecodeError
 
-from pilothouse_dataplane.connectors.base import CallContext
-from pilothouse_dataplane.core import run as flow
-from pilothouse_dataplane.core.messages import Effect, ModelRequest, Outcome, ToolCall, ToolResult, Usage
+from pilothouse_dataplane.core import journal, run
+from pilothouse_dataplane.core import state as flow
+from pilothouse_dataplane.core.messages import ModelRequest, Outcome, ToolResult, Usage
+from pilothouse_dataplane.core.timing import Cause
+from pilothouse_dataplane.ledger.base import (
+    Asker,
+    Claim,
+    DeadLetterRecord,
+    Decision,
+    Fenced,
+    Finished,
+    LedgerUnavailable,
+)
 from pilothouse_dataplane.memory.short_term import MemoryUnavailable
-from pilothouse_dataplane.models.base import ModelDenied, ModelError, ModelRejected, ModelText, ModelToolCall
 from pilothouse_dataplane.models.gateway import ModelCallRecord
 from pilothouse_dataplane.worker import messages as wire
-from pilothouse_dataplane.worker.prompt import opening
+from pilothouse_dataplane.worker import problems
+from pilothouse_dataplane.worker.approvals import Approvals
+from pilothouse_dataplane.worker.begin import Begun, NotBegun, Wanted, begin
+from pilothouse_dataplane.worker.calls import Calls
+from pilothouse_dataplane.worker.clock import RunClock
+from pilothouse_dataplane.worker.publish import RunEvents
 from pilothouse_dataplane.worker.runtime import Runtime
+from pilothouse_dataplane.worker.stream import ClientStream, Outlet
+from pilothouse_dataplane.worker.telling import Teller
+from pilothouse_dataplane.worker.thinking import think
+from pilothouse_dataplane.worker.tracing import RunSpans, Tracing
+from pilothouse_dataplane.worker.writes import Writes
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as events
 
-TEXT_BATCH_SECONDS = 0.03
 _NOT_SAVED = "\n\n(This answer could not be saved to our conversation; a follow-up may not know of it.)"
+_HANDED_OVER = "handing over: this worker is shutting down"
+_FENCED = "another worker has the run"
+_RELEASE_SECONDS = 2.0
+_PARK_AGAIN_SECONDS = 1.0
+_OUTCOMES = {
+    "answered": events.RUN_OUTCOME_ANSWERED,
+    "partial": events.RUN_OUTCOME_PARTIAL,
+    "stopped": events.RUN_OUTCOME_STOPPED,
+    "failed": events.RUN_OUTCOME_FAILED,
+}
 _log = structlog.get_logger()
 
 
+class _HandOver:
+    """The worker is draining: give the run up as soon as its writes are back."""
+
+
+class _Lost:
+    """A task of the run has learnt that another worker has it."""
+
+
+class _Again:
+    """Try again to park."""
+
+
 class RunDriver:
-    """One run, from the stored question to ``final`` or ``error``."""
+    """One run on one worker, from its claim to its end here."""
 
-    def __init__(self, runtime: Runtime, ask: agent.Ask, worker: str) -> None:
-        self._runtime = runtime
-        self._ask = ask
+    def __init__(
+        self, runtime: Runtime, wanted: Wanted, worker: str, tracing_: Tracing, stream: ClientStream | None
+    ) -> None:
+        self.runtime = runtime
+        self._wanted = wanted
         self._worker = worker
-        self._began = time.monotonic()
-        self._inbox: asyncio.Queue[flow.Event] = asyncio.Queue()
+        self._tracing = tracing_
+        self._outlet = Outlet(stream)
+        self._inbox: asyncio.Queue[flow.Event | _HandOver | _Lost | _Again] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._step_began: dict[str, float] = {}
-        self._sequence = 0
-        self._text: list[str] = []
-        self._text_timer: asyncio.TimerHandle | None = None
-        self.out: asyncio.Queue[agent.ConverseEvent | None] = asyncio.Queue()
-        """What goes to the client; None is the end. Bounded by the run's own bounds."""
+        """Model calls, questions and decisions under way."""
+        self._cut_notes: list[str] = []
+        self._people_asked = False
+        # set once the run is this worker's
+        self._begun: Begun | None = None
+        self._state: flow.RunState
+        self._claim: Claim
+        self._clock: RunClock
+        self._calls: Calls
+        self._writes: Writes
+        self._approvals: Approvals
+        self._events: RunEvents
+        self._teller: Teller
+        self._spans: RunSpans
 
+    # --- what others ask of it ----------------------------------------------------------------------------------------
     def stop(self, reason: str) -> None:
         """End the run with what there is. ``reason`` begins the sentence that the user reads."""
         self._inbox.put_nowait(flow.StopRequested(reason))
 
+    def hand_over(self) -> None:
+        """Give the run up to another worker; writes that are under way are waited for."""
+        self._inbox.put_nowait(_HandOver())
+
+    async def decide(self, approval_id: str, *, approved: bool, decider: Asker) -> Decision | None:
+        """A decision from the run's own stream; None where it could not be recorded, or the run is not begun yet."""
+        if self._begun is None:
+            return None
+        return await self._approvals.decide(approval_id, approved=approved, decider=decider)
+
+    def decided(self, decision: Decision) -> None:
+        """A decision that was recorded elsewhere and published there."""
+        if self._begun is not None and decision.record is not None and decision.record.approved is not None:
+            self._approvals.decided(decision.record, publish=False)
+
+    def attach(self, stream: ClientStream) -> None:
+        """A client asks for the run that is under way here already."""
+        self._outlet.attach(stream)
+        if self._begun is not None:
+            self._tell_where_it_stands("You are connected to your request again.")
+            self._approvals.show_open()
+            if self._state.text:
+                self._outlet.text(self._state.text)
+
+    def detach(self, stream: ClientStream) -> None:
+        """The client has gone; the run goes on."""
+        self._outlet.detach(stream)
+
+    # --- the run ------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Drive the run to its end. Never raises, except when it is cancelled itself."""
-        structlog.contextvars.bind_contextvars(run=self._ask.run_id, session=self._ask.session_id)
+        """Drive the run to its end here. Never raises, except when it is cancelled itself."""
+        structlog.contextvars.bind_contextvars(run=self._wanted.run_id)
+        lost = ""
         try:
-            await self._drive()
+            lost = await self._run()
+        except Fenced:
+            lost = _FENCED
+            _log.info("run fenced")
         except Exception:
             _log.exception("run failed")
-            self._emit(error=wire.internal())
-            self._finished(events.RUN_OUTCOME_FAILED, Usage(), "internal error")
+            await self._fail()
         finally:
-            self._cancel_tasks()
-            self._flush_text()
-            self.out.put_nowait(None)
+            self._cancel_all()
+            if self._begun is not None:
+                self._approvals.close()
+                self._spans.run.end("fenced" if lost == _FENCED else "")
+            self._outlet.close(lost)
 
-    async def _drive(self) -> None:
-        ask, config = self._ask, self._runtime.config
+    async def _run(self) -> str:
+        """Returns why the stream breaks, "" where it ends."""
+        begun = await begin(self.runtime, self._wanted)
+        if isinstance(begun, Finished):
+            self._tell_again(begun)
+            return ""
+        if isinstance(begun, NotBegun):
+            self._outlet.emit(error=begun.error)
+            if begun.claim is not None:
+                final = agent.ConverseEvent(run_id=self._wanted.run_id, error=begun.error).SerializeToString()
+                self.runtime.ledger.finish(begun.claim.key, "failed", final)
+            return ""
+        self._take(begun)
+        timer = asyncio.get_running_loop().call_later(
+            self._clock.left(), self._inbox.put_nowait, flow.DeadlineReached()
+        )
         try:
-            earlier = await self._runtime.memory.begin(ask.session_id, ask.run_id, ask.text)
-        except MemoryUnavailable as error:
-            _log.warning("message not saved", error=str(error))
-            self._emit(error=wire.not_saved())
+            actions = begun.actions
+            while True:
+                if await self._obey_all(actions):
+                    return ""
+                event = await self._inbox.get()
+                if isinstance(event, _Lost):
+                    raise Fenced
+                if isinstance(event, _HandOver):
+                    return await self._give_up()
+                actions = ()
+                if not isinstance(event, _Again):
+                    self._state, actions = run.advance(self._state, event, self._clock.now())
+        finally:
+            timer.cancel()
+
+    def _take(self, begun: Begun) -> None:
+        runtime, claim = self.runtime, begun.claim
+        self._claim, self._state = claim, begun.state
+        self._clock = RunClock(begun.claimed_at, claim.elapsed, claim.parked_seconds, begun.state.deadline)
+        self._events = RunEvents(runtime.events, runtime.config, self._worker, claim.run)
+        self._writes = Writes(runtime.ledger, claim.key, claim.run, runtime.toolset, self._clock.deadline, self._buried)
+        self._approvals = Approvals(
+            runtime.ledger, claim.key, self._outlet, self._events, self._inbox.put_nowait, self._waiting
+        )
+        self._teller = Teller(self._outlet, self._events)
+        self._spans = RunSpans(self._tracing, runtime.config, claim.run, self._wanted.trace)
+        self._calls = Calls(
+            runtime.toolset,
+            self._writes,
+            self._teller,
+            self._spans,
+            self._clock,
+            claim.run.asker.email,
+            self._inbox.put_nowait,
+            lambda: self._inbox.put_nowait(_Lost()),
+        )
+        self._begun = begun
+        structlog.contextvars.bind_contextvars(session=claim.run.session_id, **self._spans.run.ids)
+        if not begun.resumed:
+            config = runtime.config
+            self._outlet.emit(
+                accepted=agent.Accepted(session_id=claim.run.session_id, revision=config.revision, worker=self._worker)
+            )
+            self._events.publish(run_started=events.RunStarted(text=claim.run.text[:200]))
             return
-        self._emit(accepted=agent.Accepted(session_id=ask.session_id, revision=config.revision, worker=self._worker))
-        self._publish(run_started=events.RunStarted(text=ask.text[:200]))
-        user = ask.user.display_name or ask.user.email
-        begin = opening(config.agent.instructions, config.display_name, user, earlier, ask.text)
-        limits = flow.Limits(max_steps=config.agent.max_steps)
-        deadline = self._began + config.agent.deadline_seconds
-        state, actions = flow.start(ask.run_id, begin, self._runtime.toolset.tools, limits, deadline)
-        while True:
-            for action in actions:
-                await self._obey(action, state)
-            if state.phase is flow.Phase.DONE:
-                return
-            state, actions = flow.advance(state, await self._next(deadline), time.monotonic())
+        self._teller.took_over(begun.state.steps)
+        self._writes.take_over(claim.writes, begun.state.steps, begun.settling)
+        reason = "Another agent goes on with your request: the one before it was interrupted."
+        if any(record.approved is not None for record in claim.approvals):
+            reason = "Your request goes on: what it waited for is decided."
+        self._tell_where_it_stands(reason)
+        self._teller.why_resumed(reason)
 
-    async def _next(self, deadline: float) -> flow.Event:
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await self._inbox.get()
-        except TimeoutError:
-            return flow.DeadlineReached()
+    def _tell_where_it_stands(self, reason: str) -> None:
+        self._teller.resumed(self._worker, self.runtime.config.revision, reason, self._state.steps)
 
-    async def _obey(self, action: flow.Action, state: flow.RunState) -> None:
-        match action:
-            case flow.CallModel():
-                self._spawn(self._think(action, state))
-            case flow.ShowText():
-                self._show(action.text)
-            case flow.ShowPlan():
-                plan = wire.planned(action.steps)
-                self._emit(plan=plan)
-                self._publish(plan=plan)
-            case flow.StartTool():
-                self._start_step(action.step)
-                self._spawn(self._act(action, state.deadline))
-            case flow.FinishStep():
-                self._finish_step(action)
-            case flow.Answer():
-                await self._answer(action)
-            case flow.Fail():
-                self._cancel_tasks()
-                self._emit(error=wire.model_failed(action))
-                self._finished(events.RUN_OUTCOME_FAILED, action.usage, action.message)
+    # --- actions ------------------------------------------------------------------------------------------------------
+    async def _obey_all(self, actions: tuple[flow.Action, ...]) -> bool:
+        """True: the run has ended here."""
+        questions: list[flow.AskApproval] = []
+        for action in actions:
+            match action:
+                case flow.ShowText():
+                    self._outlet.text(action.text)
+                case flow.Record():
+                    self.runtime.ledger.record(self._claim.key, journal.encode(action.entry))
+                case flow.ShowPlan():
+                    self._teller.plan(action.steps)
+                case flow.StartTool():
+                    self._calls.start(action)
+                case flow.FinishStep():
+                    self._finish_step(action)
+                case flow.CallModel():
+                    self._spawn(self._think(action))
+                case flow.SettleTool():
+                    self._calls.settle(action)
+                case flow.CancelTool():
+                    self._calls.cancel(action.step)
+                case flow.AskApproval():
+                    questions.append(action)
+                case flow.Park():
+                    pass  # seen in the state, below: what could not be parked is tried again
+                case flow.Answer():
+                    await self._answer(action)
+                    return True
+                case flow.Fail():
+                    await self._end(agent.ConverseEvent(error=problems.model_failed(action)), action.usage, "failed")
+                    return True
+        if questions:
+            self._spawn(self._ask(questions))
+        return self._waits_for_people() and await self._park()
 
-    async def _think(self, action: flow.CallModel, state: flow.RunState) -> None:
-        calls: list[ToolCall] = []
-        spent = Usage()
+    async def _think(self, action: flow.CallModel) -> None:
+        runtime = self.runtime
+        span = self._spans.plan()
+        request = ModelRequest(action.messages, action.tools, allow_tools=action.offer_tools)
 
-        def on_call(record: ModelCallRecord) -> None:
-            nonlocal spent
-            spent += record.usage
-            self._publish(
+        def called(record: ModelCallRecord) -> None:
+            self._spans.called(span, record)
+            self._events.publish(
                 model_called=events.ModelCalled(
                     provider=record.provider,
                     model=record.model,
@@ -134,125 +286,170 @@ class RunDriver:
                 )
             )
 
-        request = ModelRequest(action.messages, tuple(state.tools.values()), allow_tools=action.offer_tools)
+        self._clock.begin(Cause.MODEL)
+        error = "cancelled"
         try:
-            stream = self._runtime.models.stream(request, deadline=state.deadline, on_call=on_call)
-            async with aclosing(stream) as answer:
-                async for event in answer:
-                    if isinstance(event, ModelText):
-                        self._inbox.put_nowait(flow.TextArrived(event.text))
-                    elif isinstance(event, ModelToolCall):
-                        calls.append(event.call)
-            self._inbox.put_nowait(flow.ModelFinished(tuple(calls), spent))
-        except ModelError as error:
-            _log.warning("model call failed", error=str(error))
-            retryable = not isinstance(error, (ModelDenied, ModelRejected))
-            self._inbox.put_nowait(flow.ModelFailed(str(error), retryable, spent))
-        except Exception:
-            _log.exception("model call failed")
-            self._inbox.put_nowait(flow.ModelFailed("The model could not be asked", True, spent))
+            error = await think(runtime.models, request, self._clock.deadline, self._inbox.put_nowait, called)
+        finally:
+            self._clock.end(Cause.MODEL)
+            span.end(error)
 
-    async def _act(self, action: flow.StartTool, deadline: float) -> None:
-        step = action.step
-        assert step.tool is not None  # only steps with a tool are started
-        context = CallContext(self._ask.user.email, action.key)
+    async def _ask(self, questions: list[flow.AskApproval]) -> None:
+        if questions:
+            try:
+                await self._approvals.ask(questions)
+            except Fenced:
+                self._inbox.put_nowait(_Lost())
+
+    async def _park(self) -> bool:
+        """Nothing is left to do but wait for people. True: parked, nobody here waits."""
+        while self._tasks:  # questions and decisions that are still being recorded
+            await asyncio.wait(tuple(self._tasks))
+        if not self._inbox.empty():
+            return False
         try:
-            result = await self._runtime.toolset.call(step.tool, step.arguments, context, deadline)
-        except Exception:
-            _log.exception("tool call failed", tool=step.name)
-            read = step.tool.effect is Effect.READ
-            result = ToolResult(
-                Outcome.FAILED if read else Outcome.UNKNOWN,
-                f"{step.name} failed." if read else f"{step.name} failed; whether it took effect is not known.",
-            )
-        self._inbox.put_nowait(flow.ToolFinished(step.id, result))
+            decided = await self.runtime.ledger.park(self._claim.key)
+        except LedgerUnavailable as error:
+            # it stays here until the ledger is back; another worker finds it if this one dies
+            _log.warning("run not parked", error=str(error))
+            asyncio.get_running_loop().call_later(_PARK_AGAIN_SECONDS, self._inbox.put_nowait, _Again())
+            return False
+        if decided is not None:
+            for record in decided:
+                self._approvals.decided(record, publish=not record.decided_by)
+            return False
+        waiting, expires = self._approvals.parked()
+        parked = agent.Parked(approval_ids=waiting)
+        if expires is not None:
+            parked.expires.FromDatetime(expires)
+        self._outlet.emit(parked=parked)
+        self._events.publish(run_parked=events.RunParked(approval_ids=waiting))
+        _log.info("run parked", approvals=len(waiting))
+        return True
 
+    def _waits_for_people(self) -> bool:
+        steps = self._state.steps[self._state.round_start :]
+        asking = any(step.status is flow.StepStatus.ASKING for step in steps)
+        running = any(step.status is flow.StepStatus.RUNNING for step in steps)
+        return self._state.phase is flow.Phase.ACTING and asking and not running
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
     async def _answer(self, answer: flow.Answer) -> None:
-        self._cancel_tasks()
-        text = answer.text
+        self._cancel_all()
+        text = "\n\n".join([answer.text, *self._cut_notes])
         try:
-            await self._runtime.memory.finish(self._ask.session_id, self._ask.run_id, text)
+            run_ = self._claim.run
+            await self.runtime.memory.finish(run_.session_id, run_.run_id, text)
         except MemoryUnavailable as error:
             _log.warning("answer not saved", error=str(error))
             text += _NOT_SAVED
-        self._emit(final=wire.final(answer, text))
-        outcome = events.RUN_OUTCOME_ANSWERED
+        outcome = "answered"
         if answer.partial:
-            outcome = events.RUN_OUTCOME_STOPPED if answer.stopped else events.RUN_OUTCOME_PARTIAL
-        self._finished(outcome, answer.usage, "")
+            outcome = "stopped" if answer.stopped else "partial"
+        final = wire.final(answer, text, self._clock.split())
+        await self._end(agent.ConverseEvent(final=final), answer.usage, outcome)
 
-    def _start_step(self, step: flow.Step) -> None:
-        self._step_began[step.id] = time.monotonic()
-        started = agent.StepStarted(step_id=step.id, tool=step.name, summary=wire.step_summary(step))
-        self._emit(step_started=started)
-        self._publish(step_started=started)
-
-    def _finish_step(self, action: flow.FinishStep) -> None:
-        began = self._step_began.pop(action.step.id, time.monotonic())
-        finished = agent.StepFinished(
-            step_id=action.step.id,
-            tool=action.step.name,
-            outcome=wire.OUTCOMES[action.result.outcome],
-            summary=action.result.summary,
-            duration_ms=round((time.monotonic() - began) * 1000),
+    async def _end(self, last: agent.ConverseEvent, usage: Usage, outcome: str) -> None:
+        """Tell the end, keep it, say it in the events. The client does not wait for what is buried."""
+        self._cancel_all()
+        last.run_id = self._claim.run.run_id
+        last.time.GetCurrentTime()
+        kept = last.SerializeToString()
+        ledger, key = self.runtime.ledger, self._claim.key
+        if not self._writes.burying:
+            ledger.finish(key, outcome, kept)
+        self._outlet.send(last)
+        self._outlet.close()
+        split = self._clock.split()
+        error = last.error.message if last.WhichOneof("event") == "error" else ""
+        if self._writes.burying and await self._writes.buried():
+            # where one could not be kept, the run stays open: whoever takes it over tries again
+            ledger.finish(key, outcome, kept)
+        self._events.publish(
+            run_finished=events.RunFinished(
+                outcome=_OUTCOMES[outcome],
+                usage=wire.usage(usage),
+                duration_ms=round(split.total * 1000),
+                error=error,
+                time=wire.time_split(split),
+            )
         )
-        self._emit(step_finished=finished)
-        self._publish(step_finished=finished)
+        _log.info("run finished", outcome=outcome, seconds=round(split.total, 3), error=error, **self._spans.run.ids)
+
+    async def _fail(self) -> None:
+        """Something is wrong in here. What was sent and has no outcome is in doubt."""
+        last = agent.ConverseEvent(error=problems.internal())
+        if self._begun is None:
+            self._outlet.send(last)
+            return
+        with contextlib.suppress(Exception):  # the client must get its end, whatever is broken
+            for step in self._state.steps:
+                if step.result is None:
+                    self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.name}: its outcome is not known."))
+            await self._end(last, self._state.usage, "failed")
+
+    async def _give_up(self) -> str:
+        """Hand the run over: writes that are under way come back first, everything else begins anew elsewhere."""
+        self._cancel_all(but_writes=True)
+        await self._calls.writes_back()
+        while not self._inbox.empty():
+            event = self._inbox.get_nowait()
+            if isinstance(event, _Lost):
+                raise Fenced
+            if not isinstance(event, flow.ToolFinished):
+                continue
+            self._state, actions = run.advance(self._state, event, self._clock.now())
+            for action in actions:
+                if isinstance(action, flow.Record):
+                    self.runtime.ledger.record(self._claim.key, journal.encode(action.entry))
+                elif isinstance(action, flow.FinishStep):
+                    self._finish_step(action)
+                elif isinstance(action, flow.Answer):
+                    await self._answer(action)
+                    return ""
+        await self._writes.buried()
+        with contextlib.suppress(LedgerUnavailable, TimeoutError):  # its lease runs out, then
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self.runtime.ledger.settled(self._claim.key)
+                await self.runtime.ledger.release(self._claim.key)
+        _log.info("run handed over")
+        return _HANDED_OVER
+
+    def _tell_again(self, finished: Finished) -> None:
+        """The run has ended before."""
+        try:
+            last = agent.ConverseEvent.FromString(finished.final)
+        except DecodeError:
+            last = agent.ConverseEvent()
+        self._outlet.send(last if last.WhichOneof("event") else agent.ConverseEvent(error=problems.unreadable()))
+
+    # --- small things -------------------------------------------------------------------------------------------------
+    def _finish_step(self, action: flow.FinishStep) -> None:
+        note = ""
+        if action.step.writes and (note := self._writes.cut(action.step, action.result)):
+            self._cut_notes.append(note)
+        self._teller.finished(action.step, action.result, note)
+
+    def _waiting(self, count: int) -> None:
+        """Approvals that are open: their time counts as waited for people."""
+        if bool(count) is not self._people_asked:
+            self._people_asked = bool(count)
+            (self._clock.begin if count else self._clock.end)(Cause.APPROVAL)
+
+    def _buried(self, letter: DeadLetterRecord) -> None:
+        self._events.publish(
+            dead_lettered=events.DeadLettered(id=letter.id, tool=letter.tool, error=letter.error[:300])
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _cancel_tasks(self) -> None:
+    def _cancel_all(self, *, but_writes: bool = False) -> None:
+        current = asyncio.current_task()
         for task in tuple(self._tasks):
-            task.cancel()
-
-    def _show(self, text: str) -> None:
-        """Text goes out in pieces of about 30 ms: each message costs as much as a short model chunk."""
-        self._text.append(text)
-        if self._text_timer is None:
-            self._text_timer = asyncio.get_running_loop().call_later(TEXT_BATCH_SECONDS, self._flush_text)
-
-    def _flush_text(self) -> None:
-        if self._text_timer is not None:
-            self._text_timer.cancel()
-            self._text_timer = None
-        if self._text:
-            text = "".join(self._text)
-            self._text.clear()
-            self._send(agent.ConverseEvent(text_delta=agent.TextDelta(text=text)))
-
-    def _emit(self, **event: Any) -> None:
-        self._flush_text()
-        self._send(agent.ConverseEvent(**event))
-
-    def _send(self, event: agent.ConverseEvent) -> None:
-        self._sequence += 1
-        event.sequence = self._sequence
-        event.run_id = self._ask.run_id
-        event.time.GetCurrentTime()
-        self.out.put_nowait(event)
-
-    def _publish(self, **event: Any) -> None:
-        ask, config = self._ask, self._runtime.config
-        message = events.RunEvent(
-            tenant=config.tenant,
-            session_id=ask.session_id,
-            run_id=ask.run_id,
-            revision=config.revision,
-            worker=self._worker,
-            user=ask.user.email,
-            **event,
-        )
-        message.time.GetCurrentTime()
-        self._runtime.events.publish(message.SerializeToString())
-
-    def _finished(self, outcome: events.RunOutcome.ValueType, usage: Usage, error: str) -> None:
-        seconds = time.monotonic() - self._began
-        self._publish(
-            run_finished=events.RunFinished(
-                outcome=outcome, usage=wire.usage(usage), duration_ms=round(seconds * 1000), error=error
-            )
-        )
-        _log.info("run finished", outcome=events.RunOutcome.Name(outcome), seconds=round(seconds, 3), error=error)
+            if task is not current:
+                task.cancel()
+        if self._begun is not None:
+            self._calls.cancel_all(but_writes=but_writes)

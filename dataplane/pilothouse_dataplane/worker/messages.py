@@ -1,10 +1,16 @@
-"""From the core's plain data to the protocol's messages, and the errors that a user reads. Pure."""
+"""From the core's plain data to the protocol's messages. Pure. The errors that a user reads are in ``problems.py``."""
 
 from __future__ import annotations
 
-from pilothouse_dataplane.core import run as flow
-from pilothouse_dataplane.core.breaker import BreakerState
-from pilothouse_dataplane.core.messages import Outcome, Usage
+import orjson
+
+from pilothouse_dataplane.core.approvals import ApprovalRequest
+from pilothouse_dataplane.core.breaker import BreakerMode, BreakerState
+from pilothouse_dataplane.core.messages import By, JsonObject, Outcome, Usage
+from pilothouse_dataplane.core.report import step_summary
+from pilothouse_dataplane.core.state import Answer, Step
+from pilothouse_dataplane.core.timing import TimeSplit
+from pilothouse_dataplane.ledger.base import ApprovalRecord, Asker, DeadLetterRecord, Verdict
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as events
 
@@ -18,26 +24,61 @@ BREAKER_STATES = {
     BreakerState.CLOSED: events.BREAKER_STATE_CLOSED,
     BreakerState.OPEN: events.BREAKER_STATE_OPEN,
     BreakerState.HALF_OPEN: events.BREAKER_STATE_HALF_OPEN,
+    BreakerState.FORCED_OPEN: events.BREAKER_STATE_FORCED_OPEN,
+    BreakerState.DISABLED: events.BREAKER_STATE_DISABLED,
 }
-_SHOWN_ARGUMENT_CHARS = 60
+BREAKER_MODES = {
+    agent.BREAKER_MODE_AUTOMATIC: BreakerMode.AUTOMATIC,
+    agent.BREAKER_MODE_FORCED_OPEN: BreakerMode.FORCED_OPEN,
+    agent.BREAKER_MODE_DISABLED: BreakerMode.DISABLED,
+}
+APPROVERS = {
+    By.USER: agent.APPROVER_USER,
+    By.MANAGER: agent.APPROVER_MANAGER,
+    By.GROUP: agent.APPROVER_GROUP,
+}
+VERDICTS = {
+    Verdict.DECIDED: agent.DECIDE_OUTCOME_DECIDED,
+    Verdict.ALREADY_DECIDED: agent.DECIDE_OUTCOME_ALREADY_DECIDED,
+    Verdict.EXPIRED: agent.DECIDE_OUTCOME_EXPIRED,
+    Verdict.NOT_ALLOWED: agent.DECIDE_OUTCOME_NOT_ALLOWED,
+    Verdict.NOT_FOUND: agent.DECIDE_OUTCOME_NOT_FOUND,
+}
+VERDICT_MESSAGES = {
+    Verdict.DECIDED: "Your decision is recorded.",
+    Verdict.ALREADY_DECIDED: "Somebody has decided this before you; nothing changed.",
+    Verdict.EXPIRED: "The time for this decision is over: it counts as refused. Ask the agent again if it is wanted.",
+    Verdict.NOT_ALLOWED: "You are not the one who is asked here; nothing changed.",
+    Verdict.NOT_FOUND: "There is no such question; nothing changed.",
+}
+LETTER_STATES = {
+    "open": agent.DEAD_LETTER_STATE_OPEN,
+    "replayed": agent.DEAD_LETTER_STATE_REPLAYED,
+    "discarded": agent.DEAD_LETTER_STATE_DISCARDED,
+}
 
 
-def step_summary(step: flow.Step) -> str:
-    """One sentence for the user: what a step is about to do."""
-    system, _, what = step.name.partition(".")
-    noun, _, verb = what.partition(".")
-    shown = ", ".join(
-        name if value is True else f"{name}: {str(value)[:_SHOWN_ARGUMENT_CHARS]}"
-        for name, value in step.arguments.items()
-        if value is not False
-    )
-    return f"{system.capitalize()}: {verb} {noun}".rstrip() + (f" ({shown})" if shown else "")
-
-
-def planned(steps: tuple[flow.Step, ...]) -> agent.Plan:
-    """A round's steps."""
+def planned(steps: tuple[Step, ...]) -> agent.Plan:
+    """Steps that are new."""
     return agent.Plan(
-        steps=[agent.PlannedStep(step_id=step.id, tool=step.name, summary=step_summary(step)) for step in steps]
+        steps=[
+            agent.PlannedStep(step_id=step.id, tool=step.name, summary=step_summary(step.name, step.arguments))
+            for step in steps
+        ]
+    )
+
+
+def step_started(step: Step) -> agent.StepStarted:
+    return agent.StepStarted(step_id=step.id, tool=step.name, summary=step_summary(step.name, step.arguments))
+
+
+def step_finished(step: Step, outcome: Outcome, summary: str, seconds: float) -> agent.StepFinished:
+    return agent.StepFinished(
+        step_id=step.id,
+        tool=step.name,
+        outcome=OUTCOMES[outcome],
+        summary=summary,
+        duration_ms=round(seconds * 1000),
     )
 
 
@@ -47,85 +88,108 @@ def usage(value: Usage) -> agent.Usage:
     )
 
 
-def final(answer: flow.Answer, text: str) -> agent.Final:
+def time_split(split: TimeSplit) -> agent.TimeSplit:
+    return agent.TimeSplit(
+        model_ms=round(split.model * 1000),
+        tools_ms=round(split.tools * 1000),
+        approval_ms=round(split.approval * 1000),
+        pilothouse_ms=round(split.own * 1000),
+    )
+
+
+def final(answer: Answer, text: str, split: TimeSplit) -> agent.Final:
     return agent.Final(
         text=text,
         usage=usage(answer.usage),
         citations=[agent.Citation(title=c.title, url=c.url) for c in answer.citations],
         partial=answer.partial,
+        time=time_split(split),
     )
 
 
-def invalid(message: str) -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_INVALID_REQUEST, message=message, user_action="Correct the request and send it again."
+def json_text(value: JsonObject) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def approval_required(record: ApprovalRecord) -> agent.ApprovalRequired:
+    request: ApprovalRequest = record.request
+    message = agent.ApprovalRequired(
+        approval_id=record.approval_id,
+        tool=request.tool,
+        summary=request.summary,
+        arguments_json=json_text(request.arguments),
+        by=APPROVERS[request.by],
+        approver=request.approver,
+        reason=request.reason,
+        origins=[agent.ArgumentOrigin(path=o.path, value=o.value, source=o.source) for o in request.origins],
+        step_id=request.step_id,
+    )
+    message.expires.FromDatetime(record.expires)
+    return message
+
+
+def approval_decided(record: ApprovalRecord) -> agent.ApprovalDecided:
+    """Of a record that is decided."""
+    tool = record.request.tool
+    if record.approved:
+        reason = f"{record.decided_by} approved {tool}."
+    elif record.decided_by:
+        reason = f"{tool} was not done: {record.decided_by} refused it."
+    else:
+        within = _duration(record.request.expires_in)
+        reason = f"{tool} was not done: nobody decided within {within}, which counts as a refusal."
+    return agent.ApprovalDecided(
+        approval_id=record.approval_id,
+        approved=bool(record.approved),
+        decided_by=record.decided_by,
+        reason=reason,
+        step_id=record.request.step_id,
     )
 
 
-def already_running() -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_INVALID_REQUEST,
-        message="This request is already being worked on; it was not started a second time.",
-        user_action="Wait for its answer.",
+def pending_approval(tenant: str, record: ApprovalRecord) -> agent.PendingApproval:
+    message = agent.PendingApproval(
+        tenant=tenant,
+        session_id=record.session_id,
+        run_id=record.run_id,
+        user=record.user_email,
+        request=approval_required(record),
     )
+    message.created.FromDatetime(record.created)
+    return message
 
 
-def wrong_tenant() -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_PERMISSION_DENIED,
-        message="This agent serves another organisation; nothing was done.",
-        user_action="Open the chat of your own organisation.",
+def dead_letter(tenant: str, letter: DeadLetterRecord) -> agent.DeadLetter:
+    message = agent.DeadLetter(
+        id=letter.id,
+        tenant=tenant,
+        session_id=letter.session_id,
+        run_id=letter.run_id,
+        step_id=letter.step_id,
+        user=letter.asker.email,
+        tool=letter.tool,
+        arguments_json=json_text(letter.arguments),
+        idempotency_key=letter.key,
+        error=letter.error,
+        attempts=letter.attempts,
+        breaker_state=letter.breaker_state,
+        state=LETTER_STATES.get(letter.state, agent.DEAD_LETTER_STATE_UNSPECIFIED),
+        resolved_by=letter.resolved_by,
+        resolution=letter.resolution,
+        in_doubt=letter.in_doubt,
     )
+    message.created.FromDatetime(letter.created)
+    if letter.resolved is not None:
+        message.resolved.FromDatetime(letter.resolved)
+    return message
 
 
-def unauthenticated() -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_UNAUTHENTICATED,
-        message="It is not known who is asking; nothing was done.",
-        user_action="Sign in and ask again.",
-    )
+def asker(user: agent.User) -> Asker:
+    return Asker(user.subject, user.email, user.display_name, user.manager_email, tuple(user.groups))
 
 
-def unavailable(why: str) -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_WORKER_LOST,
-        message=f"This agent {why}; nothing was done.",
-        user_action="Ask again; another one takes over.",
-        retryable=True,
-    )
-
-
-def too_many(limit: int) -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_RATE_LIMITED,
-        message=f"This agent already works on {limit} requests; yours was not started.",
-        user_action="Ask again in a few seconds.",
-        retryable=True,
-    )
-
-
-def not_saved() -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_INTERNAL,
-        message="Your message could not be saved; nothing was done.",
-        user_action="Ask again in a few seconds.",
-        retryable=True,
-    )
-
-
-def model_failed(fail: flow.Fail) -> agent.Error:
-    action = "Ask again in a minute." if fail.retryable else "Tell your administrator; asking again does not help."
-    return agent.Error(
-        code=agent.ERROR_CODE_MODEL_UNAVAILABLE,
-        message=f"{fail.message.rstrip('.')}. Nothing was done.",
-        user_action=action,
-        retryable=fail.retryable,
-    )
-
-
-def internal() -> agent.Error:
-    return agent.Error(
-        code=agent.ERROR_CODE_INTERNAL,
-        message="Something failed in the agent. Steps that were shown as finished were done; nothing else was.",
-        user_action="Check what was done, then ask again; tell your administrator if it happens twice.",
-    )
+def _duration(seconds: float) -> str:
+    """For people: ``90 s``, ``60 minutes``, ``24 hours``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"

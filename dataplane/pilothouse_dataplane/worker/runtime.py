@@ -1,4 +1,8 @@
-"""What one configuration is made of at run time; closed when the last run that uses it has ended."""
+"""What a worker runs with: stores that live as long as the process, and what one configuration is made of.
+
+A reload makes new models, tools and memory, closed when the last run that uses them has ended. Ledger, breakers, events
+and the store's connections stay as long as their addresses do: what runs hold there must outlive a reload.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,27 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from pilothouse_api.workerconfig import ConnectorConfig, ProviderConfig, WorkerConfig
-from pilothouse_dataplane.connectors.base import Connector
+import structlog
+from redis.exceptions import RedisError
+
+from pilothouse_api.workerconfig import ProviderConfig, WorkerConfig
 from pilothouse_dataplane.connectors.factory import ConnectorConfigError, make_connector
 from pilothouse_dataplane.connectors.toolset import Toolset
+from pilothouse_dataplane.core.breaker import BreakerMode
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import Message
+from pilothouse_dataplane.ledger.base import Ledger
 from pilothouse_dataplane.memory.short_term import ShortTermMemory, connect
 from pilothouse_dataplane.models.base import ModelProvider
 from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.worker.breakers import SharedBreakers
 from pilothouse_dataplane.worker.config import ConfigError, LoadedConfig
 from pilothouse_dataplane.worker.events import EventPublisher
+from pilothouse_dataplane.worker.publish import EventSink
+
+_log = structlog.get_logger()
 
 
 class SessionMemory(Protocol):
@@ -29,12 +41,141 @@ class SessionMemory(Protocol):
     async def finish(self, session: str, run: str, text: str) -> None: ...
 
 
-class EventSink(Protocol):
-    """Where run events go; never in an answer's way."""
+class Breakers(Protocol):
+    """What an SRE's word about a breaker needs."""
 
-    def publish(self, event: bytes) -> None: ...
+    async def set_mode(self, name: str, mode: BreakerMode, by: str) -> bool: ...
 
-    async def aclose(self) -> None: ...
+
+class Locks(Protocol):
+    """Locks among all workers of the tenant."""
+
+    async def take(self, name: str, seconds: float) -> bool | None:
+        """Whether the lock is ours now, for that long; None where nobody can say."""
+        ...
+
+    async def give(self, name: str) -> None:
+        """Give it back early."""
+        ...
+
+
+class RedisLocks:
+    """Locks as keys that expire."""
+
+    def __init__(self, client: Any, tenant: str) -> None:
+        self._client = client
+        self._tenant = tenant
+
+    def _key(self, name: str) -> str:
+        return f"{{{self._tenant}}}:lock:{name}"
+
+    async def take(self, name: str, seconds: float) -> bool | None:
+        try:
+            return bool(await self._client.set(self._key(name), b"1", nx=True, px=round(seconds * 1000)))
+        except (RedisError, OSError, TimeoutError):
+            return None
+
+    async def give(self, name: str) -> None:
+        try:
+            await self._client.delete(self._key(name))
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.warning("lock not given back; it expires", name=name, error=type(error).__name__)
+
+
+class Stores:
+    """The connections to one Redis and one PostgreSQL."""
+
+    def __init__(self, loaded: LoadedConfig, worker: str, guards: GuardRegistry) -> None:
+        """Connects to nothing yet. Raises ConfigError."""
+        from pilothouse_dataplane.ledger.postgres import PostgresLedger
+
+        tenant = loaded.config.tenant
+        try:
+            self.client = connect(loaded.redis_url)
+        except ValueError as error:
+            raise ConfigError("redis-url is not the address of a Redis") from error
+        self.address = (loaded.redis_url, loaded.database_url, tenant)
+        self.ledger: Ledger = PostgresLedger(loaded.database_url, tenant, worker)
+        self.breakers = SharedBreakers(self.client, tenant, worker, guards)
+        self.events = EventPublisher(self.client, tenant)
+        self.locks = RedisLocks(self.client, tenant)
+        self.users = 0
+        """Configurations that use them."""
+        self._sharing = False
+
+    async def share(self) -> None:
+        """Begin to share breakers with the other workers; at most a second."""
+        if not self._sharing:
+            self._sharing = True
+            await self.breakers.start()
+
+    async def unshare(self) -> None:
+        """Before others take the breakers over."""
+        if self._sharing:
+            self._sharing = False
+            await self.breakers.aclose()
+
+    async def aclose(self) -> None:
+        """Write what is queued, and close."""
+        await self.unshare()
+        await self.ledger.aclose()
+        await self.events.aclose()
+        await self.client.aclose()
+
+
+class StoreKeeper:
+    """Hands the same stores out as long as their addresses stay the same."""
+
+    def __init__(self, worker: str, guards: GuardRegistry) -> None:
+        self._worker = worker
+        self._guards = guards
+        self._current: Stores | None = None
+
+    def get(self, loaded: LoadedConfig) -> Stores:
+        """Raises ConfigError."""
+        address = (loaded.redis_url, loaded.database_url, loaded.config.tenant)
+        if self._current is None or self._current.address != address:
+            self._current = Stores(loaded, self._worker, self._guards)
+        return self._current
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One configuration's models, tools and stores."""
+
+    config: WorkerConfig
+    hash: str
+    models: ModelGateway
+    toolset: Toolset
+    memory: SessionMemory
+    events: EventSink
+    ledger: Ledger
+    breakers: Breakers
+    locks: Locks
+    stores: Stores | None = None
+    """None in tests that bring their own."""
+    users: int = 0
+    """Runs that use it."""
+    retired: bool = False
+
+    async def start(self, before: Runtime | None) -> None:
+        """Take the breakers over from the configuration before."""
+        if before is not None and before.stores is not None and before.stores is not self.stores:
+            await before.stores.unshare()
+        if self.stores is not None:
+            await self.stores.share()
+
+    async def aclose(self) -> None:
+        """Close what no other configuration uses."""
+        await self.models.aclose()
+        await self.toolset.aclose()
+        if self.stores is not None:
+            self.stores.users -= 1
+            if self.stores.users == 0:
+                await self.stores.aclose()
+
+
+RuntimeFactory = Callable[[LoadedConfig, GuardRegistry, StoreKeeper], Runtime]
 
 
 def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelProvider:
@@ -49,51 +190,16 @@ def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelPr
     return AnthropicProvider(config.name, config.base_url, key)
 
 
-@dataclass(slots=True)
-class Runtime:
-    """One configuration's models, tools and stores."""
-
-    config: WorkerConfig
-    hash: str
-    models: ModelGateway
-    toolset: Toolset
-    memory: SessionMemory
-    events: EventSink
-    close_store: Callable[[], object]
-    users: int = 0
-    """Runs that use it."""
-    retired: bool = False
-
-    async def aclose(self) -> None:
-        await self.models.aclose()
-        await self.toolset.aclose()
-        await self.events.aclose()
-        closing = self.close_store()
-        if hasattr(closing, "__await__"):
-            await closing
-
-
-RuntimeFactory = Callable[[LoadedConfig, GuardRegistry], Runtime]
-
-
-def build_runtime(
-    loaded: LoadedConfig,
-    guards: GuardRegistry,
-    *,
-    provider: Callable[[ProviderConfig, Mapping[str, bytes]], ModelProvider] = make_provider,
-    connector: Callable[[ConnectorConfig, Mapping[str, bytes]], Connector] = make_connector,
-) -> Runtime:
+def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeeper) -> Runtime:
     """Make everything that a configuration names. Connects to nothing yet. Raises ConfigError."""
     config = loaded.config
     try:
-        connectors = {c.name: (c, connector(c, loaded.files)) for c in config.connectors}
+        connectors = {c.name: (c, make_connector(c, loaded.files)) for c in config.connectors}
     except ConnectorConfigError as error:
         raise ConfigError(str(error)) from error
-    try:
-        store = connect(loaded.redis_url)
-    except ValueError as error:
-        raise ConfigError("redis-url is not the address of a Redis") from error
-    providers = {p.name: provider(p, loaded.files) for p in config.route.providers}
+    stores = keeper.get(loaded)
+    stores.users += 1
+    providers = {p.name: make_provider(p, loaded.files) for p in config.route.providers}
     # nothing here is a secret to be guessed: jitter
     jitter = random.random
     return Runtime(
@@ -101,7 +207,10 @@ def build_runtime(
         hash=loaded.hash,
         models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter),
         toolset=Toolset(connectors, guards, clock=time.monotonic, random=jitter),
-        memory=ShortTermMemory(store, config.tenant, config.short_term_ttl_seconds),
-        events=EventPublisher(store, config.tenant),
-        close_store=store.aclose,
+        memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),
+        events=stores.events,
+        ledger=stores.ledger,
+        breakers=stores.breakers,
+        locks=stores.locks,
+        stores=stores,
     )

@@ -15,12 +15,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pilothouse_api import names
+from pilothouse_dataplane.worker import tracing
 from pilothouse_dataplane.worker.config import POLL_SECONDS, ConfigWatcher
 from pilothouse_dataplane.worker.runtime import RuntimeFactory, build_runtime
 from pilothouse_dataplane.worker.service import AgentService
 from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
-DRAIN_SECONDS = 30.0
+DRAIN_SECONDS = 5.0
+"""How long runs may finish by themselves before they are handed over."""
 _SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second worker on the address is a mistake to hear of
@@ -42,7 +44,7 @@ class Worker:
     """One worker: service, health, reflection, configuration."""
 
     def __init__(self, config_dir: Path, name: str, factory: RuntimeFactory = build_runtime) -> None:
-        self.service = AgentService(name, factory)
+        self.service = AgentService(name, factory, tracing.from_environment(name))
         self._health: Any = _health.aio.HealthServicer()
         self._watcher = ConfigWatcher(config_dir, self.service.apply)
         self.service.watcher = self._watcher
@@ -85,7 +87,7 @@ class Worker:
             await self._health.set(service, status)
 
     async def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
-        """Drain and end: not serving, runs finish, events are sent, connections close."""
+        """Drain and end: not serving, runs finish or are handed over, ledger and events are written."""
         _log.info("draining", active_runs=self.service.active_runs)
         self.service.draining = True
         await self._set_health(False)
