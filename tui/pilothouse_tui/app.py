@@ -21,7 +21,9 @@ from textual.message import Message
 from pilothouse_tui.data.retry import batches
 from pilothouse_tui.data.sources import LiveSources, Sources
 from pilothouse_tui.model import Fleet, Update
+from pilothouse_tui.screens.approvals import ApprovalsScreen
 from pilothouse_tui.screens.base import LiveScreen, Shared
+from pilothouse_tui.screens.deadletters import DeadLettersScreen
 from pilothouse_tui.screens.help import HelpScreen, Key
 from pilothouse_tui.screens.overview import OverviewScreen
 from pilothouse_tui.state import apply
@@ -84,6 +86,22 @@ class PilothouseApp(App[None]):
             self.screen.show()
             # On a busy machine keys come first: showing takes a quarter of the time at most.
             self._rest_until = started + 4 * (time.monotonic() - started)
+
+    def action_approvals(self) -> None:
+        """Open the approvals."""
+        self._open(ApprovalsScreen)
+
+    def action_dead_letters(self) -> None:
+        """Open the dead letters."""
+        self._open(DeadLettersScreen)
+
+    def _open(self, kind: type[LiveScreen]) -> None:
+        # One that is open already is gone back to, so that 4 and 5 pressed in turn don't pile up screens.
+        while any(isinstance(screen, kind) for screen in self.screen_stack):
+            if isinstance(self.screen, kind):
+                return
+            self.pop_screen()
+        self.push_screen(kind(self.shared))
 
     def action_help(self) -> None:
         """Show the keys of the screen, and of the widget with the focus."""

@@ -20,6 +20,47 @@ class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+    FORCED_OPEN = "forced open"
+    """An SRE keeps it open."""
+    DISABLED = "disabled"
+    """An SRE has switched it off: every call passes and nothing is counted."""
+
+
+class BreakerMode(StrEnum):
+    """What an SRE makes of a breaker."""
+
+    AUTOMATIC = "automatic"
+    FORCED_OPEN = "forced open"
+    DISABLED = "disabled"
+
+
+class Approver(StrEnum):
+    """Who is asked before a write."""
+
+    UNKNOWN = "unknown"
+    USER = "user"
+    MANAGER = "manager"
+    GROUP = "group"
+
+
+class DecideOutcome(StrEnum):
+    """What became of an answer to an approval."""
+
+    UNKNOWN = "unknown"
+    DECIDED = "decided"
+    ALREADY_DECIDED = "already_decided"
+    EXPIRED = "expired"
+    NOT_ALLOWED = "not_allowed"
+    NOT_FOUND = "not_found"
+
+
+class DeadLetterState(StrEnum):
+    """Whether a failed write still waits for somebody."""
+
+    UNKNOWN = "unknown"
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
 
 
 class RunOutcome(StrEnum):
@@ -100,6 +141,8 @@ class Session:
     cost_micros: int = 0
     active: bool = False
     last_outcome: RunOutcome = RunOutcome.UNKNOWN
+    waiting_approvals: int = 0
+    """Approvals that its runs wait for."""
 
     @property
     def key(self) -> SessionKey:
@@ -117,6 +160,116 @@ class Breaker:
     failure_rate_percent: float = 0.0
     reason: str = ""
     since: datetime | None = None
+    slow_rate_percent: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Identity: names repeat from tenant to tenant."""
+        return (self.tenant, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one value of a write's arguments comes from, which the asking user did not write."""
+
+    path: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A write that waits for somebody's yes. ``arguments`` is JSON text."""
+
+    tenant: str
+    approval_id: str
+    session_id: str = ""
+    run_id: str = ""
+    step_id: str = ""
+    user: str = ""
+    """E-mail of the asking user."""
+    created: datetime | None = None
+    tool: str = ""
+    summary: str = ""
+    arguments: str = ""
+    by: Approver = Approver.UNKNOWN
+    approver: str = ""
+    """E-mail, or the group's name."""
+    expires: datetime | None = None
+    """After this it counts as refused."""
+    reason: str = ""
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def key(self) -> ApprovalKey:
+        """Identity."""
+        return (self.tenant, self.approval_id)
+
+
+ApprovalKey: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalGone:
+    """An approval waits no longer."""
+
+    tenant: str
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Answer to an answer: what became of it, and the sentence that says so."""
+
+    outcome: DecideOutcome
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A write that failed for good. ``arguments`` is JSON text."""
+
+    id: str
+    tenant: str
+    session_id: str = ""
+    run_id: str = ""
+    step_id: str = ""
+    user: str = ""
+    tool: str = ""
+    arguments: str = ""
+    idempotency_key: str = ""
+    error: str = ""
+    attempts: int = 0
+    breaker_state: str = ""
+    created: datetime | None = None
+    state: DeadLetterState = DeadLetterState.UNKNOWN
+    resolved: datetime | None = None
+    resolved_by: str = ""
+    resolution: str = ""
+    in_doubt: bool = False
+    """Whether the write may have happened after all."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Identity."""
+        return (self.tenant, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Dead letters of many tenants, newest first, and the tenants that could not be asked with the reason."""
+
+    letters: tuple[DeadLetter, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of sending a dead letter again."""
+
+    letter: DeadLetter
+    outcome: StepOutcome
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +297,22 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """What a run's time went to, in milliseconds; the four add up to the whole."""
+
+    model_ms: int = 0
+    tools_ms: int = 0
+    """While no model call was under way."""
+    approval_ms: int = 0
+    pilothouse_ms: int = 0
+
+    @property
+    def total_ms(self) -> int:
+        """The run's whole time."""
+        return self.model_ms + self.tools_ms + self.approval_ms + self.pilothouse_ms
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One question and what was done for it."""
 
@@ -158,6 +327,7 @@ class Run:
     duration_ms: int = 0
     error: str = ""
     steps: tuple[Step, ...] = ()
+    time: TimeSplit = TimeSplit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +345,7 @@ class FleetSnapshot:
     sessions: tuple[Session, ...] = ()
     breakers: tuple[Breaker, ...] = ()
     costs: tuple[TenantCost, ...] = ()
+    approvals: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +385,17 @@ FLEET = "Fleet"
 KUBERNETES = "Kubernetes"
 
 Update: TypeAlias = (
-    Connected | Lost | FleetSnapshot | Session | Breaker | TenantCost | ObjectsListed | KubeObject | ObjectDeleted
+    Connected
+    | Lost
+    | FleetSnapshot
+    | Session
+    | Breaker
+    | TenantCost
+    | Approval
+    | ApprovalGone
+    | ObjectsListed
+    | KubeObject
+    | ObjectDeleted
 )
 SessionUpdate: TypeAlias = Connected | Lost | SessionDetail
 
@@ -241,6 +422,7 @@ class Fleet:
     sessions: dict[SessionKey, Session] = field(default_factory=dict)
     breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict)
     costs: dict[str, TenantCost] = field(default_factory=dict)
+    approvals: dict[ApprovalKey, Approval] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=lambda: {s: Link(s) for s in (KUBERNETES, FLEET)})
 
     def of_kind(self, kind: str) -> Mapping[ObjectKey, KubeObject]:

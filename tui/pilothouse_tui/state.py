@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from pilothouse_tui.model import (
     FLEET,
     KUBERNETES,
+    Approval,
+    ApprovalGone,
     Breaker,
     Connected,
     Fleet,
@@ -51,14 +53,19 @@ def _apply_one(fleet: Fleet, update: Update, now: datetime) -> None:
             return
         case FleetSnapshot():
             fleet.sessions = {s.key: s for s in update.sessions}
-            fleet.breakers = {(b.tenant, b.name): b for b in update.breakers}
+            fleet.breakers = {b.key: b for b in update.breakers}
             fleet.costs = {c.tenant: c for c in update.costs}
+            fleet.approvals = {a.key: a for a in update.approvals}
         case Session():
             fleet.sessions[update.key] = update
         case Breaker():
-            fleet.breakers[(update.tenant, update.name)] = update
+            fleet.breakers[update.key] = update
         case TenantCost():
             fleet.costs[update.tenant] = update
+        case Approval():
+            fleet.approvals[update.key] = update
+        case ApprovalGone():
+            fleet.approvals.pop((update.tenant, update.approval_id), None)
         case ObjectsListed():
             kept = {key: value for key, value in fleet.objects.items() if value.kind != update.kind}
             fleet.objects = kept | {o.key: o for o in update.objects}

@@ -12,16 +12,28 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from pilothouse_tui.errors import ToolError
 from pilothouse_tui.model import (
     FLEET,
     KUBERNETES,
+    Approval,
+    ApprovalGone,
+    Approver,
     Breaker,
+    BreakerMode,
     BreakerState,
     Condition,
     Connected,
+    DeadLetter,
+    DeadLetters,
+    DeadLetterState,
+    DecideOutcome,
+    Decision,
     FleetSnapshot,
     KubeObject,
     ObjectsListed,
+    Origin,
+    Replay,
     Run,
     RunOutcome,
     Session,
@@ -30,6 +42,7 @@ from pilothouse_tui.model import (
     Step,
     StepOutcome,
     TenantCost,
+    TimeSplit,
     Update,
 )
 
@@ -105,7 +118,7 @@ SESSIONS: tuple[Session, ...] = (
     ),
     Session(
         "acme", "s-c0ffee", "lena@acme.example", "r-5d9c", "acme-worker-5d9c-x2k", ago(900), ago(4),
-        "plan", "Which of my tickets are overdue?", 7, 92_800, True, RunOutcome.PARTIAL,
+        "", "Delete the duplicate of NET-41", 7, 92_800, True, RunOutcome.PARTIAL, 1,
     ),
     Session(
         "initech", "s-88aa01", "milton@initech.example", "r-77b2", "initech-worker-77b2-qq1", ago(3000), ago(64),
@@ -122,7 +135,11 @@ SESSIONS: tuple[Session, ...] = (
 )  # fmt: skip
 
 BREAKERS: tuple[Breaker, ...] = (
-    Breaker("initech", "connector/salesforce", BreakerState.OPEN, 100.0, "6 of 6 calls failed: HTTP 503", ago(22)),
+    Breaker(
+        "initech", "connector/salesforce", BreakerState.OPEN, 100.0, "6 of 6 calls failed: HTTP 503", ago(22), 33.0
+    ),
+    Breaker("hooli", "connector/okta", BreakerState.FORCED_OPEN, 0.0, "forced open by sre@platform.example", ago(1900)),
+    Breaker("umbrella", "provider/local", BreakerState.DISABLED, 12.0, "disabled by sre@platform.example", ago(300)),
     Breaker("globex", "provider/anthropic", BreakerState.HALF_OPEN, 55.0, "trying 3 calls", ago(8)),
     Breaker("acme", "connector/jira", BreakerState.CLOSED, 0.0, "", ago(7200)),
     Breaker("acme", "connector/servicenow", BreakerState.CLOSED, 5.0, "", ago(7200)),
@@ -136,7 +153,45 @@ COSTS: tuple[TenantCost, ...] = (
     TenantCost("umbrella", 2_204_000, 310_000, 51_200, 96),
 )
 
-SNAPSHOT = FleetSnapshot(SESSIONS, BREAKERS, COSTS)
+APPROVALS: tuple[Approval, ...] = (
+    Approval(
+        "acme", "b71f20c4e9d54a7e", "s-c0ffee", "run-05", "s2", "lena@acme.example", ago(70), "jira.issue.delete",
+        "Delete NET-57, the duplicate of NET-41", '{"issue": "NET-57", "delete_subtasks": true}', Approver.MANAGER,
+        "boss@acme.example", ago(-830), "Acme's policy asks the user's manager before jira.issue.delete.",
+    ),
+    Approval(
+        "globex", "b7a913d07f214c02", "s-19ab40", "run-01", "s3", "dana@globex.example", ago(800), "okta.group.add",
+        "Add sam@globex.example to finance-admins",
+        '{"user": "sam@globex.example", "group": "finance-admins", "reason": "asked for in INC0010042"}',
+        Approver.GROUP, "it-admins", ago(-100), "Two of its values come from what a tool returned.",
+        (
+            Origin("group", "finance-admins", "servicenow.incident.get (s1)"),
+            Origin("reason", "asked for in INC0010042", "servicenow.incident.get (s1)"),
+        ),
+    ),
+)  # fmt: skip
+
+LETTERS: tuple[DeadLetter, ...] = (
+    DeadLetter(
+        "9c1d77aa20f3", "initech", "s-88aa01", "run-02", "s2", "milton@initech.example",
+        "salesforce.opportunity.update",
+        '{"id": "0065g00000Xyz", "stage": "Closed Won", "amount": "48000.00"}', "run-02/s2",
+        "Salesforce answered 503 four times: the service is unavailable.", 4, "open", ago(64), DeadLetterState.OPEN,
+    ),
+    DeadLetter(
+        "9c1d02be11d4", "acme", "s-7f31c2", "run-00", "s1", "employee@acme.example", "jira.issue.create",
+        '{"project": "NET", "summary": "VPN is down for the Berlin office", "labels": ["vpn", "berlin"]}', "run-00/s1",
+        "The connection broke after the request had left; Jira's search does not show the issue.", 1, "closed",
+        ago(5400), DeadLetterState.OPEN, in_doubt=True,
+    ),
+    DeadLetter(
+        "55ab90cd0001", "umbrella", "s-5512ef", "run-03", "s4", "alice@umbrella.example", "servicenow.item.order",
+        '{"item": "laptop-14"}', "run-03/s4", "ServiceNow answered 429 five times.", 5, "half_open", ago(90_000),
+        DeadLetterState.REPLAYED, ago(80_000), "sre@platform.example", "Ordered as REQ0010007.",
+    ),
+)  # fmt: skip
+
+SNAPSHOT = FleetSnapshot(SESSIONS, BREAKERS, COSTS, APPROVALS)
 
 DETAIL = SessionDetail(
     SESSIONS[0],
@@ -149,11 +204,13 @@ DETAIL = SessionDetail(
                 Step("2", "jira.issue.search", "Looked for issues about VPN: none", False,
                      StepOutcome.SUCCEEDED, ago(319), 388),
             ),
+            TimeSplit(1_700, 410, 0, 30),
         ),
         Run(
             "run-02", "Close the old incident", ago(200), False, RunOutcome.FAILED, 900, 80, 2_100, 3020,
             "ServiceNow refused: only the assignee may close INC0010042. Nothing was changed.",
             (Step("1", "servicenow.incident.close", "Close INC0010042", False, StepOutcome.REFUSED, ago(199), 290),),
+            TimeSplit(2_718, 290, 0, 12),
         ),
         Run(
             "run-03", "Open an issue for the VPN outage", ago(3), True, RunOutcome.UNKNOWN, 1100, 60, 3_300, 0, "",
@@ -167,8 +224,29 @@ DETAIL = SessionDetail(
 )  # fmt: skip
 
 
+PARKED = SessionDetail(
+    SESSIONS[2],
+    (
+        Run(
+            "run-04", "Move NET-41 to in progress", ago(600), False, RunOutcome.ANSWERED, 1400, 190, 3_900, 94_000, "",
+            (Step("s1", "jira.issue.transition", "Moved NET-41 to In Progress", False, StepOutcome.SUCCEEDED,
+                  ago(520), 610),),
+            TimeSplit(2_350, 600, 91_000, 50),
+        ),
+        Run(
+            "run-05", "Delete the duplicate of NET-41", ago(75), True, RunOutcome.UNKNOWN, 1500, 90, 2_900, 0, "",
+            (Step("s1", "jira.issue.search", "Looked for duplicates of NET-41: NET-57", False, StepOutcome.SUCCEEDED,
+                  ago(72), 402),),
+        ),
+    ),
+)  # fmt: skip
+
+
 class FakeSources:
-    """Plays lists of updates, then waits; ``push`` adds more while the app runs."""
+    """Plays lists of updates, then waits; ``push`` adds more while the app runs.
+
+    ``asked`` holds the actions that were asked for, in order; ``refusal`` is raised by each of them where it is set.
+    """
 
     def __init__(
         self,
@@ -180,6 +258,12 @@ class FakeSources:
         self.name = name
         self.opened: list[tuple[str, str]] = []
         self.closed: list[tuple[str, str]] = []
+        self.asked: list[tuple[object, ...]] = []
+        self.refusal: ToolError | None = None
+        self.gate = asyncio.Event()
+        """Actions wait for it; set from the start."""
+        self.gate.set()
+        self.letters = {letter.key: letter for letter in LETTERS}
         self._detail = detail
         self._kube: asyncio.Queue[Update] = asyncio.Queue()
         self._fleet: asyncio.Queue[Update] = asyncio.Queue()
@@ -216,11 +300,46 @@ class FakeSources:
         try:
             yield Connected(FLEET)
             known = next((s for s in SESSIONS if s.key == (tenant, session_id)), self._detail.session)
-            yield replace(self._detail, session=known)
+            yield PARKED if known is PARKED.session else replace(self._detail, session=known)
             while True:
                 yield await self._session.get()
         finally:
             self.closed.append((tenant, session_id))
+
+    async def dead_letters(self, *, all_states: bool) -> DeadLetters:
+        """See ``Sources``."""
+        await self._act("dead_letters", all_states)
+        found = (x for x in self.letters.values() if all_states or x.state is DeadLetterState.OPEN)
+        return DeadLetters(tuple(found), (("hooli", "No worker of hooli answers."),))
+
+    async def replay(self, tenant: str, id: str, *, force: bool = False) -> Replay:
+        """See ``Sources``."""
+        await self._act("replay", tenant, id, force)
+        letter = replace(self.letters[tenant, id], state=DeadLetterState.REPLAYED)
+        self.letters[tenant, id] = letter
+        return Replay(letter, StepOutcome.SUCCEEDED, "The opportunity is updated.")
+
+    async def discard(self, tenant: str, id: str) -> DeadLetter:
+        """See ``Sources``."""
+        await self._act("discard", tenant, id)
+        self.letters[tenant, id] = replace(self.letters[tenant, id], state=DeadLetterState.DISCARDED)
+        return self.letters[tenant, id]
+
+    async def decide(self, tenant: str, approval_id: str, approved: bool) -> Decision:
+        """See ``Sources``."""
+        await self._act("decide", tenant, approval_id, approved)
+        self.push_fleet(ApprovalGone(tenant, approval_id))
+        return Decision(DecideOutcome.DECIDED, "Recorded; the run goes on.")
+
+    async def set_breaker(self, tenant: str, name: str, mode: BreakerMode) -> None:
+        """See ``Sources``."""
+        await self._act("set_breaker", tenant, name, mode)
+
+    async def _act(self, *what: object) -> None:
+        self.asked.append(what)
+        await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
 
 
 def many(tenants: int, sessions: int) -> tuple[tuple[KubeObject, ...], FleetSnapshot]:

@@ -1,82 +1,68 @@
-"""The terminal's side of ``pilothouse chat``: prompt, printing, Ctrl-C and reconnecting."""
+"""The terminal's side of ``pilothouse chat``: prompt, approvals, Ctrl-C and reconnecting.
+
+::
+
+    prompt ──question──▶ answering ──final, error──▶ prompt
+      │                   │   ▲
+      │                   │   └── y/n ── asked (the user is the approver)
+      │                   └── parked, somebody else decides ──▶ prompt
+      └── events of a parked run that goes on are printed above the prompt
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+from types import TracebackType
+from typing import TypeAlias
 
 import click
-import orjson
 
+from pilothouse_tui.cli.employee import Employee
+from pilothouse_tui.cli.printer import Printer
+from pilothouse_tui.data import convert
 from pilothouse_tui.data.chat import ChatConnection, Event
-from pilothouse_tui.data.kube import KubeClient
-from pilothouse_tui.data.tokens import make_token
 from pilothouse_tui.errors import ToolError, UnreachableError
-from pilothouse_tui.render.chat import Line, error_lines, lines
-from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, STRONG, WARN
+from pilothouse_tui.model import Approval
+from pilothouse_tui.render.approvals import asks_me
 
-_ANSI = {GOOD: "green", WARN: "yellow", BAD: "red", BUSY: "cyan", DIM: "bright_black"}
-_TOKEN_SECONDS = 3600
+_APPROVE = "  Approve? [y/N] "
+ANSWERED, FAILED, WAITS = 0, 1, 3
+"""Exit statuses: an answer, an error, and a question that waits for somebody's approval."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
     """The command's options; see its help."""
 
-    tenant: str
-    user: str
-    url: str
-    session_id: str
-    given_token: str
-    as_json: bool
-    kubeconfig: str
-    context: str
+    employee: Employee
+    session_id: str = ""
+    as_json: bool = False
+    verbose: bool = False
 
 
-class Printer:
-    """Writes lines to the terminal and knows whether the cursor stands at a line's start."""
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """What the person answered to one question."""
 
-    def __init__(self, as_json: bool = False) -> None:
-        self._as_json = as_json
-        self._inline = False
-        self._streamed = False
+    approval: Approval
+    text: str
 
-    def event(self, event: Event) -> None:
-        """Print one event."""
-        if self._as_json:
-            click.echo(orjson.dumps(event).decode())
-            return
-        if event.get("type") == "accepted":
-            self._streamed = False
-        for line in lines(event, streamed=self._streamed):
-            self.line(line)
-        self._streamed = self._streamed or event.get("type") == "text_delta"
 
-    def line(self, line: Line) -> None:
-        """Print one line, or text that goes on."""
-        if self._inline and not line.inline:
-            click.echo()
-        self._inline = line.inline
-        click.secho(line.text, fg=_ANSI.get(line.style), bold=line.style == STRONG or None, nl=not line.inline)
+class _Signal(Enum):
+    ENDED = auto()
+    INTERRUPTED = auto()
 
-    def end(self) -> None:
-        """End the line that a streamed answer stands on."""
-        if self._inline:
-            click.echo()
-            self._inline = False
 
-    def note(self, text: str) -> None:
-        """A remark of the tool's own, to standard error so that it never mixes with an answer in a pipe."""
-        self.end()
-        click.secho(text, fg="bright_black", err=True)
-
-    def error(self, error: ToolError) -> None:
-        """An error of the tool's own."""
-        for line in error_lines(f"{error.happened} {error.not_done}", error.to_do):
-            self.note(line.text)
+_ENDED, _INTERRUPTED = _Signal.ENDED, _Signal.INTERRUPTED
+_Item: TypeAlias = Event | _Typed | UnreachableError | _Signal
 
 
 def run_chat(question: str, options: ChatOptions) -> int:
@@ -85,116 +71,258 @@ def run_chat(question: str, options: ChatOptions) -> int:
 
 
 async def _chat(question: str, options: ChatOptions) -> int:
-    url = options.url
-    key = b""
-    if not url or not options.given_token:
-        async with KubeClient.from_environment(options.kubeconfig, options.context) as kube:
-            url = url or await kube.find_chat_url()
-            key = b"" if options.given_token else await kube.read_signing_key()
-
-    async def token() -> str:
-        if options.given_token:
-            return options.given_token
-        return make_token(key, tenant=options.tenant, user=options.user, ttl_seconds=_TOKEN_SECONDS)
-
-    printer = Printer(options.as_json)
-    async with ChatConnection(url, token, options.session_id or None) as connection:
+    printer = Printer(lambda: datetime.now(UTC), as_json=options.as_json, verbose=options.verbose)
+    async with await options.employee.connection(options.session_id) as connection:
         ready = await connection.connect()
+        talk = _Conversation(connection, printer, ready, may_ask=sys.stdin.isatty() and not options.as_json)
         if question:
             if options.as_json:
                 printer.event(ready)
-            return await _answer(connection, printer, question)
-        printer.note(f"{ready.get('user')} at {ready.get('tenant')} · session {connection.session_id}")
+            return await talk.answer(question)
+        printer.note(f"{talk.me} at {talk.tenant} · session {connection.session_id}")
         printer.note("Ctrl-C stops an answer, Ctrl-D leaves.")
-        return await _interactive(connection, printer)
+        return await talk.interactive()
 
 
-async def _interactive(connection: ChatConnection, printer: Printer) -> int:
-    # Ctrl-C at the prompt must not leave: people press it to stop an answer that has just ended.
-    loop = asyncio.get_running_loop()
-    with _OnInterrupt(loop, lambda: printer.note("\nCtrl-D leaves.")):
+class _Conversation:
+    """One connection's questions, and the approvals that wait meanwhile."""
+
+    def __init__(self, connection: ChatConnection, printer: Printer, ready: Event, *, may_ask: bool) -> None:
+        self._connection, self._printer, self._may_ask = connection, printer, may_ask
+        self.me, self.tenant = str(ready.get("user") or ""), str(ready.get("tenant") or "")
+        self._waiting: dict[str, Approval] = {}
+        """Approvals that nobody has answered yet, this user's and others'."""
+        self._parked: set[str] = set()
+        self._question: tuple[Approval, asyncio.Task[None]] | None = None
+
+    # -- the prompt -----------------------------------------------------------------------------------------------
+
+    async def interactive(self) -> int:
+        """Prompt until Ctrl-D."""
+        printer, connection = self._printer, self._connection
+        # Ctrl-C at the prompt must not leave: people press it to stop an answer that has just ended.
+        with _OnInterrupt(asyncio.get_running_loop(), lambda: printer.note("\nCtrl-D leaves.")):
+            while True:
+                try:
+                    text = (await self._prompt()).strip()
+                except EOFError:
+                    click.echo()
+                    printer.note(f"Go on later with: pilothouse chat --session {connection.session_id}")
+                    return ANSWERED
+                printer.answered()
+                if not text:
+                    continue
+                try:
+                    if not connection.connected and not await self._reconnect():
+                        continue
+                    mine = self._mine()
+                    if mine and (decision := _yes_or_no(text)) is not None:
+                        await self._decide(mine[0], decision)
+                    else:
+                        await self.answer(text)
+                except UnreachableError as error:
+                    printer.error(error)
+                    await self._reconnect()
+
+    async def _prompt(self) -> str:
+        """A line from the person; what comes meanwhile (a parked run that goes on) is printed."""
+        reading = asyncio.create_task(_read_line("› "))
+        while not reading.done() and self._connection.connected:
+            late = asyncio.create_task(self._connection.receive())
+            await asyncio.wait({reading, late}, return_when=asyncio.FIRST_COMPLETED)
+            if not late.done():
+                late.cancel()
+                await asyncio.gather(late, return_exceptions=True)
+                break
+            try:
+                event = late.result()
+            except UnreachableError:
+                break  # the next question connects again and says so
+            self._printer.interrupt_prompt()
+            self._show(event)
+            if event.get("type") in ("final", "error", "parked", "approval_required", "decision_result"):
+                if mine := self._mine():
+                    self._printer.note(f"Type y or n to answer: {mine[0].summary or mine[0].tool}")
+                self._printer.ask("› ")
+        return await reading
+
+    async def _reconnect(self) -> bool:
+        """Connect again with the same session, with growing waits; False where Ctrl-C or failures ended it."""
+        connection, printer = self._connection, self._printer
+
+        def waiting(error: UnreachableError, seconds: float) -> None:
+            printer.note(f"The gateway does not answer; trying again in {seconds:.1f} s (Ctrl-C ends the wait).")
+
+        task = asyncio.create_task(connection.connect_patiently(waiting))
+
+        def cancel() -> None:
+            task.cancel()
+
+        with _OnInterrupt(asyncio.get_running_loop(), cancel):
+            await asyncio.wait([task])
+        if task.cancelled():
+            printer.note("Not connected, nothing was asked. The next question tries again; Ctrl-D leaves.")
+            return False
+        try:
+            task.result()
+        except ToolError as error:
+            printer.error(error)
+            return False
+        printer.note(f"Connected again, same session {connection.session_id}.")
+        return True
+
+    # -- an answer ------------------------------------------------------------------------------------------------
+
+    async def answer(self, text: str) -> int:
+        """Ask and print; the exit status. Ctrl-C stops the run, a second one leaves."""
+        inbox: asyncio.Queue[_Item] = asyncio.Queue()
+        stops: set[asyncio.Task[None]] = set()
+        asking = asyncio.current_task()
+
+        def interrupt() -> None:
+            if stops:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                if asking is not None:
+                    asking.cancel()
+                return
+            self._printer.note("Stopping… (Ctrl-C again leaves)")
+            stops.add(asyncio.create_task(self._connection.stop()))
+            inbox.put_nowait(_INTERRUPTED)
+
+        pump = asyncio.create_task(_pump(self._connection.ask(text), inbox))
+        try:
+            with _OnInterrupt(asyncio.get_running_loop(), interrupt):
+                return await self._converse(inbox)
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await self._drop_question()
+            self._printer.end()
+
+    async def _converse(self, inbox: asyncio.Queue[_Item]) -> int:
+        status, own, interrupted = ANSWERED, "", False
         while True:
-            try:
-                text = (await _read_line("› ")).strip()
-            except EOFError:
-                click.echo()
-                printer.note(f"Go on later with: pilothouse chat --session {connection.session_id}")
-                return 0
-            if not text:
-                continue
-            try:
-                if connection.connected or await _reconnect(connection, printer):
-                    await _answer(connection, printer, text)
-            except UnreachableError as error:
-                printer.error(error)
-                await _reconnect(connection, printer)
+            if not interrupted:
+                await self._ask_next(inbox)
+            item = await inbox.get()
+            if item is _ENDED:
+                return status
+            if isinstance(item, UnreachableError):
+                raise item
+            if item is _INTERRUPTED:
+                interrupted = True
+                await self._drop_question()
+            elif isinstance(item, _Typed):
+                self._question = None
+                self._printer.answered()
+                # End of input is a refusal: nobody is there to say yes.
+                await self._decide(item.approval, bool(_yes_or_no(item.text)))
+            elif isinstance(item, dict):
+                run_id = str(item.get("run_id") or "")
+                if item.get("type") == "accepted" and run_id not in self._parked:
+                    own = own or run_id
+                status = FAILED if item.get("type") == "error" else status
+                self._show(item)
+                if self._question is not None:
+                    self._printer.ask(_APPROVE)
+            if own in self._parked and self._nobody_answers(own, interrupted):
+                self._leave_waiting(own)
+                return WAITS
+
+    async def _ask_next(self, inbox: asyncio.Queue[_Item]) -> None:
+        """Ask about the next approval that this user decides; a question that is void now is taken back."""
+        if self._question is not None:
+            if self._question[0].approval_id in self._waiting:
+                return
+            await self._drop_question()
+        if (mine := self._mine()) and self._may_ask:
+            self._printer.ask(_APPROVE)
+            self._question = (mine[0], asyncio.create_task(_read_answer(mine[0], inbox)))
+
+    async def _drop_question(self) -> None:
+        if self._question is not None:
+            task = self._question[1]
+            self._question = None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _decide(self, approval: Approval, approved: bool) -> None:
+        # The answer is bound to the question that was on the screen, whatever came since.
+        self._waiting.pop(approval.approval_id, None)
+        await self._connection.decide(approval.approval_id, approved)
+
+    def _nobody_answers(self, run_id: str, interrupted: bool) -> bool:
+        """Whether what the run waits for is answered by nobody here."""
+        waiting = [a for a in self._waiting.values() if a.run_id == run_id]
+        return bool(waiting) and (interrupted or not self._may_ask or not any(asks_me(a, self.me) for a in waiting))
+
+    def _leave_waiting(self, run_id: str) -> None:
+        waiting = [a for a in self._waiting.values() if a.run_id == run_id]
+        self._printer.parked(waiting, str(self._connection.session_id))
+        for approval in waiting:
+            if asks_me(approval, self.me):
+                self._printer.note(
+                    f"Answer it with: pilothouse approvals approve {approval.approval_id} --as {self.me}"
+                    f" --tenant {self.tenant} (or: refuse)"
+                )
+
+    def _mine(self) -> list[Approval]:
+        return [a for a in self._waiting.values() if asks_me(a, self.me)]
+
+    def _show(self, event: Event) -> None:
+        """Print an event and keep account of what waits."""
+        self._printer.event(event)
+        run_id = str(event.get("run_id") or "")
+        match event.get("type"):
+            case "approval_required":
+                approval = convert.approval(
+                    {"tenant": self.tenant, "user": self.me, "run_id": run_id, "request": event}
+                )
+                self._waiting[approval.approval_id] = approval
+                self._printer.approval(approval, self.me)
+            case "approval_decided" | "decision_result":
+                self._waiting.pop(str(event.get("approval_id") or ""), None)
+            case "parked":
+                self._parked.add(run_id)
+            case "resumed":
+                self._parked.discard(run_id)
+            case "final" | "error" if run_id:
+                self._parked.discard(run_id)
+                self._waiting = {k: a for k, a in self._waiting.items() if a.run_id != run_id}
 
 
-async def _reconnect(connection: ChatConnection, printer: Printer) -> bool:
-    """Connect again with the same session, with growing waits; False where Ctrl-C or too many failures ended it."""
-
-    def waiting(error: UnreachableError, seconds: float) -> None:
-        printer.note(f"The gateway does not answer; trying again in {seconds:.1f} s (Ctrl-C ends the wait).")
-
-    task = asyncio.create_task(connection.connect_patiently(waiting))
-
-    def cancel() -> None:
-        task.cancel()
-
-    with _OnInterrupt(asyncio.get_running_loop(), cancel):
-        await asyncio.wait([task])
-    if task.cancelled():
-        printer.note("Not connected, nothing was asked. The next question tries again; Ctrl-D leaves.")
-        return False
-    try:
-        task.result()
-    except ToolError as error:
-        printer.error(error)
-        return False
-    printer.note(f"Connected again, same session {connection.session_id}.")
-    return True
-
-
-async def _answer(connection: ChatConnection, printer: Printer, text: str) -> int:
-    """Ask and print; 0 for an answer, 1 for an error event. Ctrl-C stops the run, a second one leaves."""
-    loop = asyncio.get_running_loop()
-    stops: set[asyncio.Task[None]] = set()
-    asking = asyncio.current_task()
-
-    def interrupt() -> None:
-        if stops:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if asking is not None:
-                asking.cancel()
-            return
-        printer.note("Stopping… (Ctrl-C again leaves)")
-        stops.add(asyncio.create_task(connection.stop()))
-
-    status = 0
-    with _OnInterrupt(loop, interrupt):
-        async for event in connection.ask(text):
-            printer.event(event)
-            if event.get("type") == "approval_required":
-                await connection.decide(str(event.get("approval_id", "")), await _approve(printer))
-            if event.get("type") == "error":
-                status = 1
-    printer.end()
-    return status
-
-
-async def _approve(printer: Printer) -> bool:
-    if not sys.stdin.isatty():
-        printer.note("Refused: nobody at a terminal could be asked.")
-        return False
-    try:
-        return (await _read_line("  Approve? [y/N] ")).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+def _yes_or_no(text: str) -> bool | None:
+    """``None`` for what is neither."""
+    return {"y": True, "yes": True, "n": False, "no": False}.get(text.strip().lower())
 
 
 async def _read_line(prompt: str) -> str:
     """A line from the terminal while the socket stays alive (the loop goes on answering the gateway's pings)."""
     return await asyncio.to_thread(input, prompt)
+
+
+async def _read_answer(approval: Approval, inbox: asyncio.Queue[_Item]) -> None:
+    """Put what is typed into the inbox. It can be cancelled, and the line is then left for the next reader."""
+    loop, typed = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = sys.stdin.fileno()
+    loop.add_reader(descriptor, typed.set)
+    try:
+        await typed.wait()
+        # A terminal gives one line a read; Python's own buffer would keep what is typed ahead from input().
+        inbox.put_nowait(_Typed(approval, os.read(descriptor, 4096).decode(errors="replace")))
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _pump(events: AsyncGenerator[Event, None], inbox: asyncio.Queue[_Item]) -> None:
+    """Put the run's events into the inbox, and how they end."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                inbox.put_nowait(event)
+        inbox.put_nowait(_ENDED)
+    except UnreachableError as error:
+        inbox.put_nowait(error)
 
 
 class _OnInterrupt:
@@ -209,7 +337,9 @@ class _OnInterrupt:
         self._stack.append(self._handler)
         self._loop.add_signal_handler(signal.SIGINT, self._handler)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.pop()
         self._loop.remove_signal_handler(signal.SIGINT)
         if self._stack:

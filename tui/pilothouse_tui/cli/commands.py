@@ -34,11 +34,28 @@ def fleet_option(function: F) -> F:
     )(function)
 
 
+def gateway_options(function: F) -> F:
+    """``--url`` and ``--token``: speaking to the gateway as an employee."""
+    function = click.option(
+        "--token", default="", envvar="PILOTHOUSE_TOKEN", help="The employee's own token (default: one is made)."
+    )(function)
+    return click.option(
+        "--url", default="", envvar="PILOTHOUSE_CHAT_URL", help="ws://HOST:PORT/v1/chat (default: local gateway)."
+    )(function)
+
+
+def output_option(function: F) -> F:
+    """``-o``."""
+    return click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)(
+        function
+    )
+
+
 @click.command()
 @cluster_options
 @fleet_option
 def tui(kubeconfig: str, context: str, fleet_address: str) -> None:
-    """Watch tenants, sessions, breakers and costs live."""
+    """Watch tenants, sessions, breakers, costs, approvals and dead letters live, and act on them."""
     from pilothouse_tui.app import run
 
     run(kubeconfig, context, fleet_address)
@@ -48,9 +65,20 @@ def tui(kubeconfig: str, context: str, fleet_address: str) -> None:
 @click.option("--tenant", default="acme", show_default=True)
 @click.option("--user", default="employee@acme.example", show_default=True, help="The employee's e-mail.")
 @click.option("--name", default="", help="The employee's name (default: from the e-mail).")
+@click.option("--manager", default="", metavar="EMAIL", help="The employee's manager, who approves for them.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group they are in (may be repeated).")
 @click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 90s, 30m, 1h, 7d.")
 @cluster_options
-def token(tenant: str, user: str, name: str, ttl: str, kubeconfig: str, context: str) -> None:
+def token(
+    tenant: str,
+    user: str,
+    name: str,
+    manager: str,
+    groups: tuple[str, ...],
+    ttl: str,
+    kubeconfig: str,
+    context: str,
+) -> None:
     """Print a development token for one employee (needs to read the signing key's Secret)."""
     from pilothouse_tui.data.kube import KubeClient
     from pilothouse_tui.data.tokens import make_token, parse_duration
@@ -61,31 +89,45 @@ def token(tenant: str, user: str, name: str, ttl: str, kubeconfig: str, context:
         async with KubeClient.from_environment(kubeconfig, context) as kube:
             return await kube.read_signing_key()
 
-    click.echo(make_token(asyncio.run(read()), tenant=tenant, user=user, name=name, ttl_seconds=seconds))
+    made = make_token(
+        asyncio.run(read()),
+        tenant=tenant,
+        user=user,
+        name=name,
+        manager=manager,
+        groups=groups,
+        ttl_seconds=seconds,
+    )
+    click.echo(made)
 
 
 @click.command()
 @click.argument("question", nargs=-1)
 @click.option("--tenant", default="acme", show_default=True)
 @click.option("--user", default="employee@acme.example", show_default=True, help="The employee's e-mail.")
-@click.option(
-    "--url", default="", envvar="PILOTHOUSE_CHAT_URL", help="ws://HOST:PORT/v1/chat (default: local gateway)."
-)
+@click.option("--manager", default="", metavar="EMAIL", help="The employee's manager, who approves for them.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group they are in (may be repeated).")
+@gateway_options
 @click.option("--session", "session_id", default="", metavar="ID", help="Go on with an earlier conversation.")
-@click.option("--token", "given_token", default="", envvar="PILOTHOUSE_TOKEN", help="The employee's own token.")
 @click.option("--json", "as_json", is_flag=True, help="Print the raw events, one JSON object a line.")
+@click.option("-v", "--verbose", is_flag=True, help="Also each step's start, the worker, and where the time went.")
 @cluster_options
-def chat(question: tuple[str, ...], **options: Any) -> None:
-    """Ask the agent as an employee. With QUESTION: answer it and leave (status 1 on an error)."""
-    from pilothouse_tui.cli.chat import ChatOptions, run_chat
+def chat(question: tuple[str, ...], session_id: str, as_json: bool, verbose: bool, **options: Any) -> None:
+    """Ask the agent as an employee. With QUESTION: answer it and leave.
 
-    raise SystemExit(run_chat(" ".join(question), ChatOptions(**options)))
+    Status 1 on an error, 3 where the question waits for somebody's approval.
+    """
+    from pilothouse_tui.cli.chat import ChatOptions, run_chat
+    from pilothouse_tui.cli.employee import Employee
+
+    employee = Employee(**options)
+    raise SystemExit(run_chat(" ".join(question), ChatOptions(employee, session_id, as_json, verbose)))
 
 
 @click.command()
 @click.argument("what", type=click.Choice(["sessions", "breakers", "costs"]))
 @click.option("--tenant", default="", help="Only this tenant.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@output_option
 @cluster_options
 @fleet_option
 def get(what: str, tenant: str, output: str, kubeconfig: str, context: str, fleet_address: str) -> None:

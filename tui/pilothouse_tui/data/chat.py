@@ -2,7 +2,8 @@
 
 ``converse`` is one question and its events; ``ChatConnection`` is a conversation with stop and approvals. An event is
 the gateway's JSON object as a dict: ``type`` is ``ready``, ``accepted``, ``plan``, ``step_started``, ``step_finished``,
-``approval_required``, ``text_delta``, ``final`` or ``error``.
+``approval_required``, ``approval_decided``, ``parked``, ``resumed``, ``text_delta``, ``final``, ``error``, and, as
+answers to this side's frames, ``approvals`` and ``decision_result``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
+from pilothouse_tui.data import convert
 from pilothouse_tui.data.retry import Backoff
 from pilothouse_tui.errors import AccessError, ConfigurationError, UnreachableError
+from pilothouse_tui.model import Approval, Decision
 
 Event = Mapping[str, Any]
 TokenProvider = Callable[[], Awaitable[str]]
@@ -36,6 +39,8 @@ class ChatConnection:
         self._token = token
         self._timeout = timeout
         self._socket: ClientConnection | None = None
+        self._parked: set[str] = set()
+        """Runs that wait for an approval: their events may come between those of a later question."""
 
     async def __aenter__(self) -> ChatConnection:
         return self
@@ -102,19 +107,40 @@ class ChatConnection:
         return await self.connect()
 
     async def ask(self, text: str) -> AsyncGenerator[Event, None]:
-        """Ask, and yield the run's events up to ``final`` or ``error``.
+        """Ask, and yield the events that come up to the run's ``final`` or ``error``.
 
-        Raises UnreachableError when the connection breaks; what the agent has done by then stays done.
+        ``parked`` does not end it: where the caller decides what is asked, the run goes on; else the caller leaves,
+        and reads the rest with ``receive`` or among a later question's events. Raises UnreachableError when the
+        connection breaks; what the agent has done by then stays done.
         """
         try:
             await self._send({"type": "ask", "text": text})
+            own = ""
             while True:
                 event = await self._receive()
+                run_id = event.get("run_id")
+                if event.get("type") == "accepted" and not own and run_id not in self._parked:
+                    own = str(run_id or "")
+                # A problem of another frame (a decision that came too late) has an empty run_id and ends nothing.
+                ours = run_id in (None, own) if own else run_id not in self._parked
+                self._note_parked(event)
                 yield event
-                if event.get("type") in _LAST:
+                if ours and event.get("type") in _LAST:
                     return
         except ConnectionClosed as error:
             raise self._lost(error) from error
+
+    async def receive(self) -> Event:
+        """The next event that comes without a question: of a run that was parked. Safe to cancel.
+
+        Raises UnreachableError when the connection breaks.
+        """
+        try:
+            event = await self._receive()
+        except ConnectionClosed as error:
+            raise self._lost(error) from error
+        self._note_parked(event)
+        return event
 
     async def stop(self) -> None:
         """Ask the agent to stop the run; its ``final`` or ``error`` still comes."""
@@ -122,8 +148,52 @@ class ChatConnection:
             await self._send({"type": "stop"})
 
     async def decide(self, approval_id: str, approved: bool) -> None:
-        """Approve or refuse a write that waits for the user."""
-        await self._send({"type": "decision", "approval_id": approval_id, "approved": approved})
+        """Approve or refuse a write; a ``decision_result`` comes among the events. Raises UnreachableError."""
+        try:
+            await self._send({"type": "decision", "approval_id": approval_id, "approved": approved})
+        except ConnectionClosed as error:
+            raise self._lost(error, "The approval was not answered.", "Answer it again.") from error
+
+    async def approvals(self) -> list[Approval]:
+        """What waits for this employee's decision. Raises a ToolError."""
+        event = await self._answered({"type": "approvals"}, "approvals", "No approval was read.")
+        return [convert.approval(raw) for raw in event.get("approvals") or ()]
+
+    async def decide_and_wait(self, approval_id: str, approved: bool) -> Decision:
+        """As ``decide``, and what became of it. Raises a ToolError."""
+        frame = {"type": "decision", "approval_id": approval_id, "approved": approved}
+        return convert.decision(await self._answered(frame, "decision_result", "The approval was not answered."))
+
+    async def _answered(self, frame: Event, kind: str, not_done: str) -> Event:
+        """Send a frame and wait for its answer, past whatever else comes."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._send(frame)
+                while True:
+                    event = await self._receive()
+                    if event.get("type") == kind:
+                        return event
+                    if event.get("type") == "error" and not event.get("run_id"):
+                        raise AccessError(
+                            str(event.get("message") or "The gateway refused."),
+                            not_done,
+                            str(event.get("user_action") or "Try again."),
+                        )
+        except ConnectionClosed as error:
+            raise self._lost(error, not_done, "Try again.") from error
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"The gateway at {self.url} did not answer within {self._timeout:.0f} s.",
+                "Whether it was done is not known.",
+                "Look with `pilothouse approvals list` before you try again.",
+            ) from error
+
+    def _note_parked(self, event: Event) -> None:
+        run_id = str(event.get("run_id") or "")
+        if event.get("type") == "parked" and run_id:
+            self._parked.add(run_id)
+        elif event.get("type") in _LAST:
+            self._parked.discard(run_id)
 
     async def _send(self, message: Event) -> None:
         if self._socket is None:
@@ -136,17 +206,22 @@ class ChatConnection:
         event: Event = orjson.loads(await self._socket.recv())
         return event
 
-    def _lost(self, error: ConnectionClosed) -> UnreachableError:
+    def _lost(
+        self,
+        error: ConnectionClosed,
+        not_done: str = "The rest of the answer did not come; steps that are shown as done stay done.",
+        to_do: str = "Ask again: the session goes on.",
+    ) -> UnreachableError:
         reason = error.rcvd.reason if error.rcvd is not None else ""
         return UnreachableError(
             f"The connection to the gateway was lost{f' ({reason})' if reason else ''}.",
-            "The rest of the answer did not come; steps that are shown as done stay done.",
-            "Ask again: the session goes on.",
+            not_done,
+            to_do,
         )
 
 
 async def converse(url: str, token: str, text: str, session_id: str | None = None) -> AsyncGenerator[Event, None]:
-    """Ask one question: yields ``ready``, then the run's events up to ``final`` or ``error``.
+    """Ask one question: yields ``ready``, then the run's events up to ``final``, ``error`` or ``parked``.
 
     ``token`` is an employee's token; ``session_id`` goes on with an earlier conversation. Raises a ToolError where
     the gateway can't be reached, refuses, or goes away before the answer is complete.
@@ -159,3 +234,5 @@ async def converse(url: str, token: str, text: str, session_id: str | None = Non
         yield await connection.connect()
         async for event in connection.ask(text):
             yield event
+            if event.get("type") == "parked":
+                return

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse_api.names import GATEWAY_FLEET_PORT, SYSTEM_NAMESPACE
 from pilothouse_proto.agent.v1 import agent_pb2
 from pilothouse_proto.events.v1 import events_pb2
 from pilothouse_proto.fleet.v1 import fleet_pb2, fleet_pb2_grpc
+from pilothouse_tui.data import convert
 from pilothouse_tui.data.kube import IssuedToken, KubeClient
-from pilothouse_tui.errors import AccessError, ToolError, UnreachableError
+from pilothouse_tui.errors import AccessError, ConfigurationError, ToolError, UnreachableError
 from pilothouse_tui.model import (
+    Approval,
+    ApprovalGone,
     Breaker,
     BreakerState,
     FleetSnapshot,
@@ -29,14 +35,17 @@ from pilothouse_tui.model import (
     Step,
     StepOutcome,
     TenantCost,
+    TimeSplit,
 )
 
-FleetChange = FleetSnapshot | Session | Breaker | TenantCost
-_NOT_DONE = "Live sessions, breakers and costs were not read."
+FleetChange = FleetSnapshot | Session | Breaker | TenantCost | Approval | ApprovalGone
+_NOT_DONE = "Live sessions, breakers, costs and approvals were not read."
 _BREAKER = {
     events_pb2.BREAKER_STATE_CLOSED: BreakerState.CLOSED,
     events_pb2.BREAKER_STATE_OPEN: BreakerState.OPEN,
     events_pb2.BREAKER_STATE_HALF_OPEN: BreakerState.HALF_OPEN,
+    events_pb2.BREAKER_STATE_FORCED_OPEN: BreakerState.FORCED_OPEN,
+    events_pb2.BREAKER_STATE_DISABLED: BreakerState.DISABLED,
 }
 _RUN = {
     events_pb2.RUN_OUTCOME_ANSWERED: RunOutcome.ANSWERED,
@@ -44,12 +53,16 @@ _RUN = {
     events_pb2.RUN_OUTCOME_FAILED: RunOutcome.FAILED,
     events_pb2.RUN_OUTCOME_STOPPED: RunOutcome.STOPPED,
 }
-_STEP = {
+STEPS = {
     agent_pb2.STEP_OUTCOME_SUCCEEDED: StepOutcome.SUCCEEDED,
     agent_pb2.STEP_OUTCOME_REFUSED: StepOutcome.REFUSED,
     agent_pb2.STEP_OUTCOME_FAILED: StepOutcome.FAILED,
     agent_pb2.STEP_OUTCOME_UNKNOWN: StepOutcome.UNKNOWN,
 }
+
+
+Call = Callable[[str, Message, float], Awaitable[Any]]
+"""``call(method, request, seconds)``: one call of Fleet; raises a ToolError."""
 
 
 class FleetClient:
@@ -107,7 +120,23 @@ class FleetClient:
                     return change
         raise UnreachableError("The gateway ended the call without a snapshot.", _NOT_DONE, "Try again.")
 
-    async def _channel(self) -> grpc.aio.Channel:
+    @asynccontextmanager
+    async def opened(self, not_done: str, right: str) -> AsyncIterator[Call]:
+        """A connection for calls that answer once. ``not_done`` and ``right`` go into the ToolErrors that it raises:
+        what was left undone, and the right that Kubernetes must grant, for example ``update approvals.pilothouse.dev``.
+        """
+        async with await self._channel(not_done) as channel:
+            stub = fleet_pb2_grpc.FleetStub(channel)
+
+            async def call(name: str, request: Message, seconds: float) -> Any:
+                try:
+                    return await getattr(stub, name)(request, metadata=await self._metadata(), timeout=seconds)
+                except grpc.aio.AioRpcError as error:
+                    raise self._explain(error, not_done, right, seconds) from error
+
+            yield call
+
+    async def _channel(self, not_done: str = _NOT_DONE) -> grpc.aio.Channel:
         found = not self._address
         address = self._address or f"{await self._kube.find_gateway_pod_ip()}:{GATEWAY_FLEET_PORT}"
         self.where = address
@@ -121,7 +150,7 @@ class FleetClient:
             await asyncio.wait_for(channel.channel_ready(), self._connect_timeout)
         except TimeoutError as error:
             await channel.close()
-            raise self._unreachable(address, found) from error
+            raise self._unreachable(address, found, not_done) from error
         except BaseException:
             await channel.close()
             raise
@@ -135,33 +164,54 @@ class FleetClient:
             self._refresh_at = self._token.expires - max(timedelta(seconds=30), (self._token.expires - now) / 5)
         return (("authorization", f"Bearer {self._token.value}"),)
 
-    def _unreachable(self, address: str, found: bool) -> UnreachableError:
+    def _unreachable(self, address: str, found: bool, not_done: str) -> UnreachableError:
         if found and not self._kube.on_this_machine:
             return UnreachableError(
                 f"The gateway's Pod address {address} can't be reached from this machine.",
-                _NOT_DONE,
+                not_done,
                 f"Run `kubectl port-forward -n {SYSTEM_NAMESPACE} deploy/pilothouse-gateway {GATEWAY_FLEET_PORT}`"
                 f" and pass --fleet 127.0.0.1:{GATEWAY_FLEET_PORT}.",
             )
         return UnreachableError(
             f"Fleet at {address} does not answer.",
-            _NOT_DONE,
+            not_done,
             f"Check the gateway with `kubectl get pods -n {SYSTEM_NAMESPACE}`"
             + ("." if found else ", or correct --fleet / $PILOTHOUSE_FLEET."),
         )
 
-    def _explain(self, error: grpc.aio.AioRpcError) -> ToolError:
-        code, details = error.code(), error.details() or "no details"
+    def _explain(
+        self,
+        error: grpc.aio.AioRpcError,
+        not_done: str = _NOT_DONE,
+        right: str = "get fleets.pilothouse.dev",
+        seconds: float = 0.0,
+    ) -> ToolError:
+        code, details = error.code(), (error.details() or "no details").rstrip(". ")
         if code == grpc.StatusCode.UNAUTHENTICATED:
             self._token = None  # the next call asks for a new one
-            return AccessError(f"Fleet does not accept the token: {details}.", _NOT_DONE, "A new one is asked for.")
-        if code == grpc.StatusCode.PERMISSION_DENIED:
             return AccessError(
-                f"Fleet refused: {details}.", _NOT_DONE, "Ask for `get fleets.pilothouse.dev` in this cluster."
+                f"Fleet does not accept the token: {details}.", not_done, "Try again: a new one is asked for."
             )
+        if code == grpc.StatusCode.PERMISSION_DENIED:
+            return AccessError(f"Fleet refused: {details}.", not_done, f"Ask for `{right}` in this cluster.")
         if code == grpc.StatusCode.NOT_FOUND:
-            return UnreachableError(f"Fleet does not know it: {details}.", _NOT_DONE, "It may have ended long ago.")
-        return UnreachableError(f"Fleet at {self.where} was lost ({code.name}: {details}).", _NOT_DONE, "Wait.")
+            return ConfigurationError(f"Fleet does not know it: {details}.", not_done, "It may have ended long ago.")
+        if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION):
+            return ConfigurationError(f"Fleet refused: {details}.", not_done, "Correct it and try again.")
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return ConfigurationError(
+                "This gateway is older than this command and can't do it.", not_done, "Upgrade the gateway first."
+            )
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED and seconds:
+            return UnreachableError(
+                f"Fleet at {self.where} did not answer within {seconds:.0f} s.",
+                "Whether it was done is not known.",
+                "Look at how it stands now before trying again.",
+            )
+        if seconds and code != grpc.StatusCode.UNAVAILABLE:
+            return UnreachableError(f"Fleet failed ({code.name}: {details}).", not_done, "Try again.")
+        to_do = "Try again." if seconds else "Wait."
+        return UnreachableError(f"Fleet at {self.where} was lost ({code.name}: {details}).", not_done, to_do)
 
 
 def _time(value: Timestamp) -> datetime | None:
@@ -177,6 +227,7 @@ def _change(response: fleet_pb2.WatchResponse) -> FleetChange | None:
                 sessions=tuple(session(s) for s in response.snapshot.sessions),
                 breakers=tuple(breaker(b) for b in response.snapshot.breakers),
                 costs=tuple(cost(c) for c in response.snapshot.costs),
+                approvals=tuple(convert.approval(as_json(a)) for a in response.snapshot.approvals),
             )
         case "session":
             return session(response.session)
@@ -184,8 +235,17 @@ def _change(response: fleet_pb2.WatchResponse) -> FleetChange | None:
             return breaker(response.breaker)
         case "cost":
             return cost(response.cost)
+        case "approval":
+            return convert.approval(as_json(response.approval))
+        case "approval_gone":
+            return ApprovalGone(response.approval_gone.tenant, response.approval_gone.approval_id)
         case _:
             return None  # a newer gateway may send what this version does not know
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """A message as ``convert`` takes it: proto field names, enum names, RFC 3339 times."""
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def session(raw: fleet_pb2.Session) -> Session:
@@ -204,6 +264,7 @@ def session(raw: fleet_pb2.Session) -> Session:
         cost_micros=raw.cost_micros,
         active=raw.active,
         last_outcome=_RUN.get(raw.last_outcome, RunOutcome.UNKNOWN),
+        waiting_approvals=raw.waiting_approvals,
     )
 
 
@@ -216,6 +277,7 @@ def breaker(raw: fleet_pb2.Breaker) -> Breaker:
         failure_rate_percent=raw.failure_rate_percent,
         reason=raw.reason,
         since=_time(raw.since),
+        slow_rate_percent=raw.slow_rate_percent,
     )
 
 
@@ -243,10 +305,11 @@ def run(raw: fleet_pb2.RunRecord) -> Run:
                 tool=s.tool,
                 summary=s.summary,
                 running=s.running,
-                outcome=_STEP.get(s.outcome, StepOutcome.UNSPECIFIED),
+                outcome=STEPS.get(s.outcome, StepOutcome.UNSPECIFIED),
                 started=_time(s.started),
                 duration_ms=s.duration_ms,
             )
             for s in raw.steps
         ),
+        time=TimeSplit(raw.time.model_ms, raw.time.tools_ms, raw.time.approval_ms, raw.time.pilothouse_ms),
     )

@@ -23,9 +23,11 @@ from pilothouse_api.names import (
     COMPONENT_GATEWAY,
     DEV_TOKEN_SECRET,
     FLEET_AUDIENCE,
+    GROUP,
     LABEL_COMPONENT,
     SRE_SERVICE_ACCOUNT,
     SYSTEM_NAMESPACE,
+    VERSION,
 )
 from pilothouse_tui.data.convert import timestamp
 from pilothouse_tui.data.kubeconfig import ClusterAccess, find_kubeconfig, load_access, run_plugin
@@ -118,6 +120,11 @@ class KubeClient:
                             yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
+
+    async def find_tenants(self) -> list[str]:
+        """Names of the cluster's Tenants, in order. Raises a ToolError."""
+        listed = await self.get(f"/apis/{GROUP}/{VERSION}/tenants", {"resourceVersion": "0"})
+        return sorted({str(item["metadata"]["name"]) for item in listed.get("items") or ()})
 
     async def read_signing_key(self) -> bytes:
         """The key that signs development tokens, from its Secret in the system namespace."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from pilothouse_api.names import GROUP, VERSION
+from pilothouse_tui.data.actions import FleetActions
 from pilothouse_tui.data.convert import kube_object
 from pilothouse_tui.data.fleet import FleetClient
 from pilothouse_tui.data.kube import GoneError, KubeClient
@@ -20,10 +21,15 @@ from pilothouse_tui.errors import ToolError
 from pilothouse_tui.model import (
     FLEET,
     KUBERNETES,
+    BreakerMode,
     Connected,
+    DeadLetter,
+    DeadLetters,
+    Decision,
     Lost,
     ObjectDeleted,
     ObjectsListed,
+    Replay,
     SessionUpdate,
     Update,
 )
@@ -33,7 +39,8 @@ KINDS = {"Tenant": "tenants", "Connector": "connectors", "ModelRoute": "modelrou
 
 
 class Sources(Protocol):
-    """What the application needs: three endless streams. Each is closed by closing its iterator."""
+    """What the application needs: three endless streams, each closed by closing its iterator, and the SRE's actions,
+    which raise a ToolError."""
 
     name: str
     """What is looked at, for the header: the kubeconfig's context."""
@@ -42,10 +49,25 @@ class Sources(Protocol):
         """Tenants, Connectors and ModelRoutes."""
 
     def fleet(self) -> AsyncIterator[Update]:
-        """Sessions, breakers and costs."""
+        """Sessions, breakers, costs and approvals."""
 
     def session(self, tenant: str, session_id: str) -> AsyncIterator[SessionUpdate]:
         """One session's runs and steps."""
+
+    async def dead_letters(self, *, all_states: bool) -> DeadLetters:
+        """Dead letters of all tenants: open ones, or all."""
+
+    async def replay(self, tenant: str, id: str, *, force: bool = False) -> Replay:
+        """Send a dead letter again."""
+
+    async def discard(self, tenant: str, id: str) -> DeadLetter:
+        """Close a dead letter."""
+
+    async def decide(self, tenant: str, approval_id: str, approved: bool) -> Decision:
+        """Answer an approval for who is asked."""
+
+    async def set_breaker(self, tenant: str, name: str, mode: BreakerMode) -> None:
+        """Take a breaker out of its own hands, or give it back."""
 
 
 class LiveSources:
@@ -53,6 +75,10 @@ class LiveSources:
 
     def __init__(self, kube: KubeClient, fleet: FleetClient) -> None:
         self._kube, self._fleet = kube, fleet
+        actions = FleetActions(fleet)
+        self._actions = actions
+        self.replay, self.discard = actions.replay, actions.discard
+        self.decide, self.set_breaker = actions.decide, actions.set_breaker
         self.name = kube.access.context
 
     async def kubernetes(self) -> AsyncIterator[Update]:
@@ -112,6 +138,10 @@ class LiveSources:
     def session(self, tenant: str, session_id: str) -> AsyncIterator[SessionUpdate]:
         """Fleet.WatchSession, again and again."""
         return self._reopened(partial(self._fleet.watch_session, tenant, session_id))
+
+    async def dead_letters(self, *, all_states: bool) -> DeadLetters:
+        """See ``Sources``."""
+        return await self._actions.dead_letters(await self._kube.find_tenants(), all_states=all_states)
 
     async def _reopened(self, watch: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T | Connected | Lost]:
         """The stream's items; opened again with growing waits after each end, which is told."""

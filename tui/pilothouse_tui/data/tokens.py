@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 from pilothouse_api.names import DEV_TOKEN_AUDIENCE
 from pilothouse_tui.errors import ConfigurationError
@@ -23,14 +24,26 @@ def parse_duration(text: str) -> int:
 
 
 def make_token(
-    key: bytes, *, tenant: str, user: str, name: str = "", ttl_seconds: int = 3600, now: float | None = None
+    key: bytes,
+    *,
+    tenant: str,
+    user: str,
+    name: str = "",
+    manager: str = "",
+    groups: Sequence[str] = (),
+    ttl_seconds: int = 3600,
+    now: float | None = None,
 ) -> str:
-    """A development token for one employee (``user`` is their e-mail); ``now`` is Unix time in seconds."""
+    """A development token for one employee (``user`` is their e-mail); ``now`` is Unix time in seconds.
+
+    ``manager`` is the e-mail of who decides what the employee's manager must approve; a member of ``groups`` decides
+    what these are asked. Where they are not given the token has no such claims.
+    """
     from joserfc import jwt
     from joserfc.jwk import OctKey
 
     issued = int(time.time() if now is None else now)
-    claims = {
+    claims: dict[str, object] = {
         "sub": user,
         "email": user,
         "tenant": tenant,
@@ -39,4 +52,8 @@ def make_token(
         "iat": issued,
         "exp": issued + ttl_seconds,
     }
+    if manager:
+        claims["manager"] = manager
+    if groups:
+        claims["groups"] = list(groups)
     return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from pilothouse_tui.model import StepOutcome
-from pilothouse_tui.render.style import BAD, BUSY, DIM, PLAIN, STRONG, WARN, step_mark
-from pilothouse_tui.render.text import count, duration, money, one_line
+from pilothouse_tui.model import Approval, DecideOutcome, Decision, StepOutcome, TimeSplit
+from pilothouse_tui.render.approvals import RESULTS, approval_lines, asks_me, who_decides
+from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, PLAIN, STRONG, WARN, step_mark
+from pilothouse_tui.render.text import count, duration, money, one_line, time_split, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,24 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
-def lines(event: Mapping[str, Any], *, streamed: bool = False) -> list[Line]:
+def lines(event: Mapping[str, Any], *, streamed: bool = False, verbose: bool = False) -> list[Line]:
     """The lines of one event; ``streamed`` says that the answer's text has been shown as deltas already."""
     match event.get("type"):
+        case "accepted" if verbose:
+            return [Line(f"worker {_word(event, 'worker')} · revision {_word(event, 'revision')}", DIM)]
         case "plan":
-            steps = event.get("steps") or ()
-            return [Line(f"Plan: {len(steps)} step{'s' if len(steps) != 1 else ''}", DIM)] if steps else []
+            # Each plan holds the steps that are new; what has been told already is not told again.
+            return [Line(f"· {_step(step)}", DIM) for step in event.get("steps") or ()]
         case "step_started":
             return [Line(f"▶ {_step(event)}", BUSY)]
         case "step_finished":
             mark = step_mark(outcome(event.get("outcome")))
             word = "" if mark.word == "done" else f" – {mark.word}"
             return [Line(f"{mark.symbol} {_step(event)}{word} ({duration(_number(event, 'duration_ms'))})", mark.style)]
-        case "approval_required":
-            return [
-                Line(f"! Approval needed: {_step(event)}", WARN),
-                Line(f"  {_arguments(event.get('arguments_json'))}", DIM),
-            ]
+        case "approval_decided":
+            return [_decided(event)]
+        case "resumed":
+            return _resumed(event, streamed, verbose)
         case "text_delta":
             return [Line(printable(str(event.get("text", ""))), inline=True)]
         case "final":
@@ -56,6 +58,38 @@ def lines(event: Mapping[str, Any], *, streamed: bool = False) -> list[Line]:
             return []
 
 
+def approval_question(approval: Approval, me: str, now: datetime) -> list[Line]:
+    """What would be done, why somebody is asked, and who. ``me`` is the asking user's e-mail."""
+    shown = [Line("! Approval needed", WARN)]
+    for cells in approval_lines(approval, now, me=me):
+        style = next((c.style for c in cells if c.style not in (DIM, PLAIN)), PLAIN)
+        shown.append(Line(f"  {''.join(c.text for c in cells)}".rstrip(), style))
+    if not asks_me(approval, me):
+        shown.append(Line(f"  {who_decides(approval)} was asked; the write waits for the answer.", STRONG))
+    return shown
+
+
+def parked_line(waiting: Iterable[Approval], session_id: str, now: datetime) -> Line:
+    """A run that waits for people."""
+    pending = list(waiting)
+    who = ", ".join(dict.fromkeys(who_decides(a) for a in pending)) or "somebody's decision"
+    ends = min((a.expires for a in pending if a.expires), default=None)
+    left = f" Without an answer in {until(ends, now)} it counts as refused." if ends else ""
+    return Line(f"‖ Waiting for {who}.{left} Nothing else of this question goes on. (session {session_id})", WARN)
+
+
+def decision_line(decision: Decision) -> Line:
+    """What became of this side's answer."""
+    good = decision.outcome is DecideOutcome.DECIDED
+    text = one_line(decision.message) or RESULTS[decision.outcome] or "Your decision is recorded."
+    return Line(f"{'✓' if good else '!'} {text}", GOOD if good else WARN)
+
+
+def split_line(split: TimeSplit) -> Line:
+    """What the run's time went to."""
+    return Line(f"{duration(split.total_ms)}: {time_split(split)}", DIM)
+
+
 def error_lines(message: str, to_do: str) -> list[Line]:
     """An error and what to do about it."""
     return [Line(f"✗ {message}", BAD), *([Line(f"  → {to_do}", STRONG)] if to_do else [])]
@@ -67,6 +101,25 @@ def outcome(name: object) -> StepOutcome:
         return StepOutcome(str(name).removeprefix("STEP_OUTCOME_").lower())
     except ValueError:
         return StepOutcome.UNSPECIFIED
+
+
+def _decided(event: Mapping[str, Any]) -> Line:
+    by, reason = _word(event, "decided_by", ""), one_line(str(event.get("reason") or ""))
+    if event.get("approved"):
+        return Line(f"✓ Approved{f' by {by}' if by else ''}.{f' {reason}' if reason else ''}", GOOD)
+    what = f"Refused by {by}." if by else "Nobody answered in time, which counts as a refusal."
+    return Line(f"⊘ {what}{f' {reason}' if reason else ''}", WARN)
+
+
+def _resumed(event: Mapping[str, Any], streamed: bool, verbose: bool) -> list[Line]:
+    reason = one_line(str(event.get("reason") or "")) or "Another worker goes on."
+    void = " The answer's text above is void; it starts again." if streamed else ""
+    where = f" ({_word(event, 'worker')})" if verbose else ""
+    return [Line(f"▶ {reason}{void}{where}", WARN if streamed else BUSY)]
+
+
+def _word(event: Mapping[str, Any], key: str, otherwise: str = "–") -> str:
+    return one_line(str(event.get(key) or "")) or otherwise
 
 
 def _final(event: Mapping[str, Any], streamed: bool) -> list[Line]:
@@ -95,10 +148,3 @@ def _number(event: Mapping[str, Any], key: str) -> int:
         return int(event.get(key) or 0)
     except (TypeError, ValueError):
         return 0
-
-
-def _arguments(raw: object) -> str:
-    try:
-        return one_line(json.dumps(json.loads(str(raw or "{}")), ensure_ascii=False))
-    except ValueError:
-        return one_line(str(raw))

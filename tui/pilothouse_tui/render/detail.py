@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 
-from pilothouse_tui.model import Fleet, KubeObject, Run, SessionDetail, Step
+from pilothouse_tui.model import Approval, Fleet, KubeObject, Run, SessionDetail, Step
+from pilothouse_tui.render.approvals import who_decides
+from pilothouse_tui.render.lines import Line
 from pilothouse_tui.render.style import (
     BAD,
     DIM,
     GOOD,
     PLAIN,
     STRONG,
+    WAITING,
     WARN,
     condition_mark,
     object_mark,
@@ -20,14 +23,16 @@ from pilothouse_tui.render.style import (
     step_mark,
 )
 from pilothouse_tui.render.table import Cell
-from pilothouse_tui.render.text import age, count, duration, money, one_line
+from pilothouse_tui.render.text import age, count, duration, money, one_line, time_split, until, visible
 
-Line = list[Cell]
 _KINDS = ("Tenant", "Connector", "ModelRoute")
 
 
-def session_lines(detail: SessionDetail, now: datetime) -> list[Line]:
-    """A session's page, the newest run first: an SRE opens it to see what is going on."""
+def session_lines(detail: SessionDetail, now: datetime, approvals: Sequence[Approval] = ()) -> list[Line]:
+    """A session's page, the newest run first: an SRE opens it to see what is going on.
+
+    ``approvals`` are those that wait in this session.
+    """
     session = detail.session
     mark = session_mark(session)
     lines: list[Line] = [
@@ -47,20 +52,25 @@ def session_lines(detail: SessionDetail, now: datetime) -> list[Line]:
     if not detail.runs:
         return [*lines, [], [Cell("No runs are kept of this session.", DIM)]]
     for number, run in reversed(list(enumerate(detail.runs, 1))):
-        lines += [[], *_run_lines(number, run, now)]
+        lines += [[], *_run_lines(number, run, now, [a for a in approvals if a.run_id == run.run_id])]
     return lines
 
 
-def _run_lines(number: int, run: Run, now: datetime) -> list[Line]:
-    mark = run_mark(run.outcome, run.running)
+def _run_lines(number: int, run: Run, now: datetime, approvals: Sequence[Approval]) -> list[Line]:
+    # Parked: it waits for somebody, and nothing of it goes on.
+    parked = run.running and bool(approvals) and not any(step.running for step in run.steps)
+    mark = WAITING if parked else run_mark(run.outcome, run.running)
     took = _elapsed(run.started, now) if run.running else duration(run.duration_ms)
     tokens = f"{count(run.input_tokens)} in, {count(run.output_tokens)} out"
     lines: list[Line] = [
         [Cell(f"{mark.symbol} Run {number} {mark.word}", mark.style), Cell(f"  {one_line(run.text)}", STRONG)],
         [Cell(f"  {age(run.started, now)} ago · {took} · {tokens} · {money(run.cost_micros)} · {run.run_id}", DIM)],
     ]
+    if run.time.total_ms and not run.running:
+        lines.append([Cell(f"  {time_split(run.time)}", DIM)])
     lines += [_step_line(step, now) for step in run.steps]
-    if not run.steps:
+    lines += [_approval_line(approval, now) for approval in approvals]
+    if not run.steps and not approvals:
         lines.append([Cell("    no steps" if not run.running else "    planning…", DIM)])
     if run.error:
         lines.append([Cell(f"    ✗ {one_line(run.error)}", BAD)])
@@ -78,6 +88,22 @@ def _step_line(step: Step, now: datetime) -> Line:
         Cell(word, mark.style),
         Cell(f"  {one_line(step.summary)}", DIM),
     ]
+
+
+def _approval_line(approval: Approval, now: datetime) -> Line:
+    # The columns of a step's line: what is left stands where a step's duration does.
+    foreign = f" · {len(approval.origins)} not from the user" if approval.origins else ""
+    return [
+        Cell(f"    {WAITING.symbol} ", WARN),
+        Cell(f"{_left(approval, now):>9}  ", DIM),
+        Cell(visible(approval.tool), STRONG),
+        Cell(f"  waits for {who_decides(approval)}{foreign}", WARN),
+        Cell(f"  {visible(approval.summary)}", DIM),
+    ]
+
+
+def _left(approval: Approval, now: datetime) -> str:
+    return f"{until(approval.expires, now)} left" if approval.expires and approval.expires > now else "lapsed"
 
 
 def _elapsed(started: datetime | None, now: datetime) -> str:
@@ -138,8 +164,3 @@ def _object_lines(item: KubeObject, now: datetime) -> list[Line]:
         if condition.message:
             lines.append([Cell(f"        {one_line(condition.message)}", DIM if state.style == GOOD else PLAIN)])
     return lines
-
-
-def plain(lines: Iterable[Line]) -> str:
-    """The lines without styles, for tests and for the clipboard."""
-    return "\n".join("".join(c.text for c in line).rstrip() for line in lines)

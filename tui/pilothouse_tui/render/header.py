@@ -7,7 +7,7 @@ from math import ceil
 
 from pilothouse_tui.model import FLEET, KUBERNETES, Fleet, Link
 from pilothouse_tui.render.overview import total_cost
-from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, STRONG, WARN
+from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, STRONG, WAITING, WARN
 from pilothouse_tui.render.table import Cell
 from pilothouse_tui.render.text import age
 
@@ -35,6 +35,9 @@ def header(fleet: Fleet, name: str, now: datetime, width: int) -> list[Cell]:
     cells = [Cell("Pilothouse ", STRONG), Cell(f"{name}  ", DIM)] if width >= 80 else []
     for link in links:
         cells += [link, Cell("  ")]
+    if waiting := len(fleet.approvals):
+        word = "" if width < 80 else f" approval{'s' if waiting != 1 else ''}"
+        cells.append(Cell(f"{WAITING.symbol} {waiting}{word}  ", WAITING.style))
     return [*cells, Cell(total, STRONG)]
 
 

@@ -12,9 +12,11 @@ from pilothouse_tui.render.text import age, count, money, one_line
 
 _BREAKER_RANK = {
     BreakerState.OPEN: 0,
-    BreakerState.HALF_OPEN: 1,
-    BreakerState.UNKNOWN: 2,
-    BreakerState.CLOSED: 3,
+    BreakerState.FORCED_OPEN: 1,
+    BreakerState.HALF_OPEN: 2,
+    BreakerState.DISABLED: 3,
+    BreakerState.UNKNOWN: 4,
+    BreakerState.CLOSED: 5,
 }
 _OLD = float("-inf")
 
@@ -83,8 +85,8 @@ def _tenant_cells(line: TenantLine) -> tuple[Cell, ...]:
 
 TENANTS: Table[TenantLine] = Table(
     columns=(
-        Column("Tenant", 12, grow=2, keep=9),
-        Column("State", 18, grow=3, keep=8),
+        Column("Tenant", 10, grow=2, keep=9),
+        Column("State", 20, grow=3, keep=8),
         Column("Live", 5, keep=6, right=True),
         Column("Runs", 6, keep=5, right=True),
         Column("Cost", 10, keep=7, right=True),
@@ -163,6 +165,7 @@ def breakers_table(now: datetime) -> Table[Breaker]:
             Cell(breaker.tenant, STRONG),
             Cell(breaker.name),
             Cell(f"{breaker.failure_rate_percent:.0f}%"),
+            Cell(f"{breaker.slow_rate_percent:.0f}%"),
             Cell(age(breaker.since, now), DIM),
             Cell(one_line(breaker.reason) or "–", DIM),
         )
@@ -173,10 +176,11 @@ def breakers_table(now: datetime) -> Table[Breaker]:
             Column("Tenant", 8, grow=1, keep=7),
             Column("Breaker", 20, grow=1, keep=8),
             Column("Fail", 4, keep=5, right=True),
+            Column("Slow", 4, keep=4, right=True),
             Column("For", 4, keep=4, right=True),
             Column("Reason", 12, grow=2, keep=3),
         ),
-        key=lambda b: (b.tenant, b.name),
+        key=lambda b: b.key,
         cells=cells,
         text=lambda b: f"{breaker_mark(b.state).word} {b.tenant} {b.name} {b.reason}",
         values=(
@@ -184,6 +188,7 @@ def breakers_table(now: datetime) -> Table[Breaker]:
             lambda b: b.tenant,
             lambda b: b.name,
             lambda b: b.failure_rate_percent,
+            lambda b: b.slow_rate_percent,
             lambda b: -_seconds(b.since),
             lambda b: b.reason,
         ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pilothouse_tui.model import BreakerState, Condition, KubeObject, RunOutcome, Session, StepOutcome
+from pilothouse_tui.model import BreakerState, Condition, DeadLetterState, KubeObject, RunOutcome, Session, StepOutcome
 
 GOOD, WARN, BAD, BUSY, DIM, PLAIN, STRONG = "good", "warn", "bad", "busy", "dim", "plain", "strong"
 
@@ -23,12 +23,18 @@ class Mark(NamedTuple):
     style: str
 
 
+WAITING = Mark("‖", "waiting", WARN)
+"""A parked run: nothing goes on until somebody decides."""
+
+
 def breaker_mark(state: BreakerState) -> Mark:
     """Mark of a breaker's state."""
     return {
         BreakerState.CLOSED: Mark("●", "closed", GOOD),
         BreakerState.OPEN: Mark("✗", "open", BAD),
         BreakerState.HALF_OPEN: Mark("◐", "half-open", WARN),
+        BreakerState.FORCED_OPEN: Mark("⊗", "forced", BAD),
+        BreakerState.DISABLED: Mark("○", "disabled", WARN),
         BreakerState.UNKNOWN: Mark("?", "unknown", DIM),
     }[state]
 
@@ -47,7 +53,9 @@ def run_mark(outcome: RunOutcome, running: bool = False) -> Mark:
 
 
 def session_mark(session: Session) -> Mark:
-    """Mark of a session: what it does now, else how its last run ended."""
+    """Mark of a session: what it waits for or does now, else how its last run ended."""
+    if session.waiting_approvals and not session.current_step:
+        return WAITING
     return run_mark(session.last_outcome, running=session.active)
 
 
@@ -85,3 +93,13 @@ def object_mark(item: KubeObject) -> Mark:
     blamed = next((c for c in item.conditions if c.status == "False" and c.type != "Ready"), ready)
     word = blamed.reason or ready.reason or "not Ready"
     return Mark("✗", word, BAD) if ready.status == "False" else Mark("?", word, WARN)
+
+
+def letter_mark(state: DeadLetterState) -> Mark:
+    """Mark of a dead letter."""
+    return {
+        DeadLetterState.OPEN: Mark("✗", "open", BAD),
+        DeadLetterState.REPLAYED: Mark("✓", "replayed", GOOD),
+        DeadLetterState.DISCARDED: Mark("■", "discarded", DIM),
+        DeadLetterState.UNKNOWN: Mark("?", "unknown", DIM),
+    }[state]

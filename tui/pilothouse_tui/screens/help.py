@@ -10,8 +10,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from pilothouse_tui.model import BreakerState, RunOutcome, StepOutcome
-from pilothouse_tui.render.style import DIM, STRONG, Mark, breaker_mark, run_mark, step_mark
+from pilothouse_tui.model import BreakerState, DeadLetterState, RunOutcome, StepOutcome
+from pilothouse_tui.render.style import DIM, STRONG, WAITING, Mark, breaker_mark, letter_mark, run_mark, step_mark
 from pilothouse_tui.render.table import Cell
 from pilothouse_tui.widgets.paint import page
 
@@ -20,19 +20,20 @@ Key = tuple[str, str]
 
 def key_lines(keys: list[Key]) -> list[list[Cell]]:
     """Keys and what they do."""
-    return [[Cell(f"  {key:<12}", STRONG), Cell(what)] for key, what in keys]
+    return [[Cell(f"  {key:<14}", STRONG), Cell(what)] for key, what in keys]
 
 
 def legend() -> list[list[Cell]]:
     """The symbols in their colours."""
 
     def line(title: str, marks: list[Mark]) -> list[Cell]:
-        return [Cell(f"  {title:<12}", DIM), *(Cell(f"{m.symbol} {m.word}  ", m.style) for m in marks)]
+        return [Cell(f"  {title:<14}", DIM), *(Cell(f"{m.symbol} {m.word}  ", m.style) for m in marks)]
 
     return [
-        line("Runs", [run_mark(RunOutcome.UNKNOWN, running=True), *map(run_mark, list(RunOutcome)[1:])]),
+        line("Runs", [run_mark(RunOutcome.UNKNOWN, running=True), WAITING, *map(run_mark, list(RunOutcome)[1:])]),
         line("Steps", [step_mark(o) for o in list(StepOutcome)[1:]]),
         line("Breakers", [breaker_mark(s) for s in list(BreakerState)[1:]]),
+        line("Letters", [letter_mark(s) for s in list(DeadLetterState)[1:]]),
     ]
 
 
@@ -44,7 +45,7 @@ class HelpScreen(ModalScreen[None]):
     ]
     DEFAULT_CSS = """
     HelpScreen { align: center middle;
-        & > VerticalScroll { width: 76; max-width: 100%; height: auto; max-height: 100%; padding: 0 2;
+        & > VerticalScroll { width: 84; max-width: 100%; height: auto; max-height: 100%; padding: 0 2;
             background: $surface; border: round #56b4e9; border-title-color: $text; } }
     """
 

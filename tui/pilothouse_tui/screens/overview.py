@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 
-from pilothouse_tui.model import FLEET, KUBERNETES, Breaker, BreakerState, Session
+from pilothouse_tui.model import FLEET, KUBERNETES, Breaker, BreakerMode, BreakerState, Session
 from pilothouse_tui.render.overview import (
     TENANTS,
     breaker_rows,
@@ -19,13 +19,39 @@ from pilothouse_tui.render.overview import (
     sessions_table,
     tenant_rows,
 )
+from pilothouse_tui.render.style import BAD, GOOD, WARN
 from pilothouse_tui.render.table import Sort, Table
-from pilothouse_tui.screens.base import LiveScreen, Shared
+from pilothouse_tui.screens.base import LiveScreen, Outcome, Shared
+from pilothouse_tui.screens.confirm import Question
 from pilothouse_tui.screens.session import SessionScreen
 from pilothouse_tui.screens.tenant import TenantScreen
 from pilothouse_tui.widgets.bars import FilterBar
+from pilothouse_tui.widgets.queues import BreakersTable
 from pilothouse_tui.widgets.rows import RowsTable
 
+
+class _Words(NamedTuple):
+    verb: str
+    done: str
+    effect: str
+
+
+_MODES = {
+    BreakerMode.FORCED_OPEN: _Words(
+        "Force open",
+        "forced open",
+        "Each call fails at once, and users read that it is down, until you give it back. For all of its workers.",
+    ),
+    BreakerMode.DISABLED: _Words(
+        "Disable",
+        "disabled",
+        "Every call passes and nothing is counted, however many fail, until you give it back. For all of its workers.",
+    ),
+    BreakerMode.AUTOMATIC: _Words(
+        "Give back", "back at its own judgement", "It starts closed and judges by the calls to come."
+    ),
+}
+_TONE = {BreakerMode.FORCED_OPEN: BAD, BreakerMode.DISABLED: WARN, BreakerMode.AUTOMATIC: GOOD}
 _PANELS = ("tenants", "breakers", "sessions")
 
 
@@ -42,11 +68,13 @@ class OverviewScreen(LiveScreen):
         Binding("1", "panel('tenants')", "Tenants", tooltip="To the tenants", show=False),
         Binding("2", "panel('breakers')", "Breakers", tooltip="To the breakers", show=False),
         Binding("3", "panel('sessions')", "Sessions", tooltip="To the sessions", show=False),
+        Binding("4", "app.approvals", "Approvals", tooltip="Writes that wait for somebody's yes"),
+        Binding("5", "app.dead_letters", "Dead letters", tooltip="Writes that failed for good"),
         Binding("escape", "back", "Clear", tooltip="Leave the zoom, then empty the filter", show=False),
     ]
     DEFAULT_CSS = """
     OverviewScreen {
-        #body { layout: grid; grid-size: 2 2; grid-columns: 5fr 6fr; grid-rows: 2fr 3fr; height: 1fr; }
+        #body { layout: grid; grid-size: 2 2; grid-columns: 7fr 10fr; grid-rows: 2fr 3fr; height: 1fr; }
         #sessions { column-span: 2; }
         &.-narrow #body { layout: vertical; }
         &.-narrow RowsTable { height: 1fr; }
@@ -69,7 +97,7 @@ class OverviewScreen(LiveScreen):
         breakers: Table[Breaker] = breakers_table(now)
         with Container(id="body"):
             yield RowsTable(TENANTS.columns, id="tenants", empty="", sort=Sort(1))
-            yield RowsTable(breakers.columns, id="breakers", empty="", sort=Sort(0))
+            yield BreakersTable(breakers.columns, id="breakers", empty="", sort=Sort(0))
             yield RowsTable(sessions.columns, id="sessions", empty="", sort=Sort(0))
         yield FilterBar()
 
@@ -92,7 +120,7 @@ class OverviewScreen(LiveScreen):
             none or ("No sessions now. Ask something: pilothouse chat" if live else waiting),
         )
         active = sum(s.active for s in fleet.sessions.values())
-        opened = sum(b.state is BreakerState.OPEN for b in fleet.breakers.values())
+        opened = sum(b.state in (BreakerState.OPEN, BreakerState.FORCED_OPEN) for b in fleet.breakers.values())
         tenants.border_title = f"1 Tenants · {_of(tenants.row_count, len(fleet.of_kind('Tenant')))}"
         breakers.border_title = f"2 Breakers · {opened} open of {len(fleet.breakers)}"
         shown = " · live only" if self._live_only else ""
@@ -116,6 +144,18 @@ class OverviewScreen(LiveScreen):
             found = (t.namespace for t in self.shared.fleet.of_kind("Tenant").values() if t.name == name)
             namespace = next(found, "")
         self.app.push_screen(TenantScreen(self.shared, namespace, name))
+
+    @on(BreakersTable.ModeAsked)
+    def _set_breaker(self, event: BreakersTable.ModeAsked) -> None:
+        (tenant, name), mode = event.key, event.mode
+        sources = self.shared.sources
+
+        async def work() -> Outcome:
+            await sources.set_breaker(tenant, name, mode)
+            return Outcome(f"{name} of {tenant} is {_MODES[mode].done} now.")
+
+        words = _MODES[mode]
+        self.act(Question(f"{words.verb} {name} of {tenant}", [words.effect], _TONE[mode]), work)
 
     @on(FilterBar.Edited)
     def _filter(self, event: FilterBar.Edited) -> None:

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from pilothouse_tui.data.retry import batches
-from pilothouse_tui.model import FLEET, Link, SessionDetail, SessionUpdate
+from pilothouse_tui.model import FLEET, Approval, Link, SessionDetail, SessionUpdate
 from pilothouse_tui.render.detail import session_lines
 from pilothouse_tui.render.header import link_cell
 from pilothouse_tui.render.style import DIM
@@ -69,7 +69,11 @@ class SessionScreen(LiveScreen):
             known = session_lines(SessionDetail(session), now)[:2] if session else []
             lines = [*known, [], [Cell(self._link.message or "Reading its runs…", DIM)]]
         else:
-            lines = session_lines(self._detail, now)
+            lines = session_lines(self._detail, now, self._approvals())
         if not self._link.up and self._link.message:
             lines = [[link_cell(self._link, now)], *lines]
         self.query_one(Page).show(lines, f"{self._tenant} · {self._session_id}")
+
+    def _approvals(self) -> list[Approval]:
+        key = (self._tenant, self._session_id)
+        return [a for a in self.shared.fleet.approvals.values() if (a.tenant, a.session_id) == key]

@@ -43,4 +43,7 @@ class Page(VerticalScroll):
         self.border_title = title
         if shown != self._shown:
             self._shown = shown
-            self.query_one(Static).update(shown)
+            body = self.query_one(Static)
+            body.update(shown)
+            # Textual drops the second of two changes of height that come before its first layout has run.
+            self.call_after_refresh(body.refresh, layout=True)

@@ -63,6 +63,13 @@ class RowsTable(ScrollView, can_focus=True):
             """The table, for ``@on(RowsTable.Opened, "#sessions")``."""
             return self.table
 
+    class Moved(Message):
+        """Another row is under the cursor (or none)."""
+
+        def __init__(self, table: RowsTable, key: tuple[str, ...] | None) -> None:
+            super().__init__()
+            self.table, self.key = table, key
+
     class SortChanged(Message):
         """Another order is asked for; the owner calls ``show`` again."""
 
@@ -103,6 +110,8 @@ class RowsTable(ScrollView, can_focus=True):
         # Where the cursor's row moved, the view moves along if the cursor was in sight.
         if found >= 0 and found != old_cursor and self._visible(old_cursor):
             self._scroll_to_cursor()
+        if self.cursor_key != key:
+            self.post_message(self.Moved(self, self.cursor_key))
         top, height = round(self.scroll_y), self.size.height
         if not old or not rows:
             self.refresh()
@@ -192,7 +201,10 @@ class RowsTable(ScrollView, can_focus=True):
         self.post_message(self.SortChanged(self))
 
     def _move_to(self, row: int) -> None:
+        before = self._cursor
         self._cursor = max(0, min(row, len(self._rows) - 1))
+        if self._cursor != before:
+            self.post_message(self.Moved(self, self.cursor_key))
         self._scroll_to_cursor()
         self.refresh()
 

@@ -1,0 +1,110 @@
+"""A chat's events on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+import orjson
+
+from pilothouse_tui.data import convert
+from pilothouse_tui.errors import ToolError
+from pilothouse_tui.model import Approval
+from pilothouse_tui.render.chat import (
+    Line,
+    approval_question,
+    decision_line,
+    error_lines,
+    lines,
+    parked_line,
+    split_line,
+)
+from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, STRONG, WARN
+
+_ANSI = {GOOD: "green", WARN: "yellow", BAD: "red", BUSY: "cyan", DIM: "bright_black"}
+Event = Mapping[str, Any]
+
+
+class Printer:
+    """Writes lines to the terminal and knows whether the cursor stands at a line's start."""
+
+    def __init__(self, clock: Callable[[], datetime], *, as_json: bool = False, verbose: bool = False) -> None:
+        self._clock = clock
+        self._as_json = as_json
+        self._verbose = verbose
+        self._inline = False
+        self._streamed = False
+        self._planned: set[object] = set()
+        """Steps that a plan has told: that one of them starts is not told once more."""
+
+    def event(self, event: Event) -> None:
+        """Print one event."""
+        if self._as_json:
+            click.echo(orjson.dumps(event).decode())
+            return
+        kind = event.get("type")
+        if kind == "accepted":
+            self._streamed = False
+            self._planned.clear()
+        elif kind == "plan":
+            self._planned |= {step.get("step_id") for step in event.get("steps") or ()}
+        if kind == "decision_result":
+            self.line(decision_line(convert.decision(event)))
+        elif kind != "step_started" or self._verbose or event.get("step_id") not in self._planned:
+            for line in lines(event, streamed=self._streamed, verbose=self._verbose):
+                self.line(line)
+        if kind == "text_delta":
+            self._streamed = True
+        elif kind == "resumed":
+            self._streamed = False
+        elif kind == "final" and self._verbose and (split := convert.time_split(event.get("time"))).total_ms:
+            self.line(split_line(split))
+
+    def approval(self, approval: Approval, me: str) -> None:
+        """Print what is asked; ``me`` is the asking user's e-mail."""
+        if not self._as_json:
+            for line in approval_question(approval, me, self._clock()):
+                self.line(line)
+
+    def parked(self, waiting: list[Approval], session_id: str) -> None:
+        """Say whom the run waits for."""
+        if not self._as_json:
+            self.line(parked_line(waiting, session_id, self._clock()))
+
+    def line(self, line: Line) -> None:
+        """Print one line, or text that goes on."""
+        if self._inline and not line.inline:
+            click.echo()
+        self._inline = line.inline
+        click.secho(line.text, fg=_ANSI.get(line.style), bold=line.style == STRONG or None, nl=not line.inline)
+
+    def ask(self, prompt: str) -> None:
+        """Print a prompt whose answer is typed behind it."""
+        self.line(Line(prompt, STRONG, inline=True))
+
+    def interrupt_prompt(self) -> None:
+        """Begin a new line below a prompt at which somebody may be typing."""
+        if not self._inline:
+            click.echo()
+
+    def answered(self) -> None:
+        """The person's Enter has ended the prompt's line."""
+        self._inline = False
+
+    def end(self) -> None:
+        """End the line that a streamed answer stands on."""
+        if self._inline:
+            click.echo()
+            self._inline = False
+
+    def note(self, text: str) -> None:
+        """A remark of the tool's own, to standard error so that it never mixes with an answer in a pipe."""
+        self.end()
+        click.secho(text, fg="bright_black", err=True)
+
+    def error(self, error: ToolError) -> None:
+        """An error of the tool's own."""
+        for line in error_lines(f"{error.happened} {error.not_done}", error.to_do):
+            self.note(line.text)
