@@ -106,6 +106,8 @@ class JsonClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
+            # aiohttp would repeat a PUT or DELETE whose connection broke; what is sent again is the toolset's to decide
+            self._session._retry_connection = False
         return self._session
 
     def _unreadable(self, what: str) -> SystemUnavailable:

@@ -64,26 +64,28 @@ class _Watch:
         self._between = between
         self._bound = min(first_by, whole_by)
         self._reading = False
+        self._paused = self._loop.time()
         self._timer = self._loop.call_at(self._bound, self._look)
 
     def reads(self) -> None:
         """Our reader waits for bytes from now on."""
         self._reading = True
+        self._bound += self._loop.time() - self._paused
 
     def got(self, event: bool) -> None:
         """Bytes came; ``event``: they brought a whole event."""
         self._reading = False
+        self._paused = self._loop.time()
         if event:
-            self._bound = self._loop.time() + self._between
+            self._bound = self._paused + self._between
 
     def close(self) -> None:
         self._timer.cancel()
 
     def _look(self) -> None:
         now = self._loop.time()
-        if not self._reading and now < self._whole_by:
-            self._bound = max(self._bound, now + self._between)
-        due = min(self._bound, self._whole_by)
+        bound = self._bound if self._reading else now + self._between
+        due = min(bound, self._whole_by)
         if now >= due:
             self._content.set_exception(TimeoutError())
         else:

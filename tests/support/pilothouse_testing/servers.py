@@ -1,12 +1,14 @@
-"""Free ports, and a real Valkey, for tests that need no cluster."""
+"""Free ports, a real Valkey, and an HTTP server without manners, for tests that need no cluster."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import redis
@@ -39,3 +41,48 @@ def valkey(folder: Path, port: int | None = None) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
+
+
+class RawServer:
+    """What a ``raw_http`` server has seen."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[bytes] = []
+        """Head and body of each request."""
+        self.gone = asyncio.Event()
+        """The last connection was closed by the client while it was being answered."""
+
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+"""Writes all of a response, head included; the connection is closed after it."""
+
+
+@contextlib.asynccontextmanager
+async def raw_http(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    """An HTTP server that answers each connection's one request with the next of ``answers``, byte for byte as that
+    writes it; the last one repeats."""
+    seen = RawServer()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+            seen.requests.append(head + await reader.readexactly(int(length.split(b":")[1])))
+            seen.gone.clear()
+            answering = asyncio.ensure_future(answers[min(len(seen.requests), len(answers)) - 1](writer))
+            leaving = asyncio.ensure_future(reader.read())
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                seen.gone.set()
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    seen.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield seen
+    finally:
+        server.close()

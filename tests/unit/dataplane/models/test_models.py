@@ -150,6 +150,19 @@ async def test_a_stream_that_breaks_stalls_or_isnt_there() -> None:
     await provider.aclose()
 
 
+async def test_time_that_the_reader_takes_is_not_the_providers() -> None:
+    timeouts = ModelTimeouts(connect=0.5, first_token=0.5, between_tokens=0.4)
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
+    async with serving("/chat/completions", events(*chunks, pause=0.6)) as url:
+        provider = OpenAIProvider("local", url, None, timeouts)
+        got = []
+        async for event in provider.stream("m", REQUEST):
+            got.append(event)
+            await asyncio.sleep(0.35)
+        await provider.aclose()
+    assert got[:2] == [ModelText("a"), ModelText("b")]
+
+
 async def test_anthropic_streams_text_and_tools() -> None:
     handle = events(
         {"type": "message_start", "message": {"usage": {"input_tokens": 5, "cache_read_input_tokens": 2}}},
