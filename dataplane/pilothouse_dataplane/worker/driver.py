@@ -20,11 +20,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core import state as flow
-from pilothouse_dataplane.core.messages import ModelRequest, Outcome, ToolResult, Usage
+from pilothouse_dataplane.core.messages import ModelRequest, Outcome, ToolResult
 from pilothouse_dataplane.core.timing import Cause
 from pilothouse_dataplane.ledger.base import (
     Asker,
@@ -35,7 +34,6 @@ from pilothouse_dataplane.ledger.base import (
     Finished,
     LedgerUnavailable,
 )
-from pilothouse_dataplane.memory.short_term import MemoryUnavailable
 from pilothouse_dataplane.models.gateway import ModelCallRecord
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker import problems
@@ -43,6 +41,7 @@ from pilothouse_dataplane.worker.approvals import Approvals
 from pilothouse_dataplane.worker.begin import Begun, NotBegun, Wanted, begin
 from pilothouse_dataplane.worker.calls import Calls
 from pilothouse_dataplane.worker.clock import RunClock
+from pilothouse_dataplane.worker.ending import Ending, told_again
 from pilothouse_dataplane.worker.publish import RunEvents
 from pilothouse_dataplane.worker.runtime import Runtime
 from pilothouse_dataplane.worker.stream import ClientStream, Outlet
@@ -53,17 +52,10 @@ from pilothouse_dataplane.worker.writes import Writes
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as events
 
-_NOT_SAVED = "\n\n(This answer could not be saved to our conversation; a follow-up may not know of it.)"
 _HANDED_OVER = "handing over: this worker is shutting down"
 _FENCED = "another worker has the run"
 _RELEASE_SECONDS = 2.0
 _PARK_AGAIN_SECONDS = 1.0
-_OUTCOMES = {
-    "answered": events.RUN_OUTCOME_ANSWERED,
-    "partial": events.RUN_OUTCOME_PARTIAL,
-    "stopped": events.RUN_OUTCOME_STOPPED,
-    "failed": events.RUN_OUTCOME_FAILED,
-}
 _log = structlog.get_logger()
 
 
@@ -93,7 +85,6 @@ class RunDriver:
         self._inbox: asyncio.Queue[flow.Event | _HandOver | _Lost | _Again] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         """Model calls, questions and decisions under way."""
-        self._cut_notes: list[str] = []
         self._people_asked = False
         # set once the run is this worker's
         self._begun: Begun | None = None
@@ -101,6 +92,7 @@ class RunDriver:
         self._claim: Claim
         self._clock: RunClock
         self._calls: Calls
+        self._ending: Ending
         self._writes: Writes
         self._approvals: Approvals
         self._events: RunEvents
@@ -164,7 +156,7 @@ class RunDriver:
         """Returns why the stream breaks, "" where it ends."""
         begun = await begin(self.runtime, self._wanted)
         if isinstance(begun, Finished):
-            self._tell_again(begun)
+            self._outlet.send(told_again(begun.final))
             return ""
         if isinstance(begun, NotBegun):
             self._outlet.emit(error=begun.error)
@@ -213,6 +205,7 @@ class RunDriver:
             self._inbox.put_nowait,
             lambda: self._inbox.put_nowait(_Lost()),
         )
+        self._ending = Ending(runtime, claim, self._clock, self._writes, self._outlet, self._events)
         self._begun = begun
         structlog.contextvars.bind_contextvars(session=claim.run.session_id, **self._spans.run.ids)
         if not begun.resumed:
@@ -263,7 +256,9 @@ class RunDriver:
                     await self._answer(action)
                     return True
                 case flow.Fail():
-                    await self._end(agent.ConverseEvent(error=problems.model_failed(action)), action.usage, "failed")
+                    self._cancel_all()
+                    last = agent.ConverseEvent(error=problems.model_failed(action))
+                    await self._ending.end(last, action.usage, "failed")
                     return True
         if questions:
             self._spawn(self._ask(questions))
@@ -336,45 +331,7 @@ class RunDriver:
     # --- ends ---------------------------------------------------------------------------------------------------------
     async def _answer(self, answer: flow.Answer) -> None:
         self._cancel_all()
-        text = "\n\n".join([answer.text, *self._cut_notes])
-        try:
-            run_ = self._claim.run
-            await self.runtime.memory.finish(run_.session_id, run_.run_id, text)
-        except MemoryUnavailable as error:
-            _log.warning("answer not saved", error=str(error))
-            text += _NOT_SAVED
-        outcome = "answered"
-        if answer.partial:
-            outcome = "stopped" if answer.stopped else "partial"
-        final = wire.final(answer, text, self._clock.split())
-        await self._end(agent.ConverseEvent(final=final), answer.usage, outcome)
-
-    async def _end(self, last: agent.ConverseEvent, usage: Usage, outcome: str) -> None:
-        """Tell the end, keep it, say it in the events. The client does not wait for what is buried."""
-        self._cancel_all()
-        last.run_id = self._claim.run.run_id
-        last.time.GetCurrentTime()
-        kept = last.SerializeToString()
-        ledger, key = self.runtime.ledger, self._claim.key
-        if not self._writes.burying:
-            ledger.finish(key, outcome, kept)
-        self._outlet.send(last)
-        self._outlet.close()
-        split = self._clock.split()
-        error = last.error.message if last.WhichOneof("event") == "error" else ""
-        if self._writes.burying and await self._writes.buried():
-            # where one could not be kept, the run stays open: whoever takes it over tries again
-            ledger.finish(key, outcome, kept)
-        self._events.publish(
-            run_finished=events.RunFinished(
-                outcome=_OUTCOMES[outcome],
-                usage=wire.usage(usage),
-                duration_ms=round(split.total * 1000),
-                error=error,
-                time=wire.time_split(split),
-            )
-        )
-        _log.info("run finished", outcome=outcome, seconds=round(split.total, 3), error=error, **self._spans.run.ids)
+        await self._ending.answer(answer)
 
     async def _fail(self) -> None:
         """Something is wrong in here. What was sent and has no outcome is in doubt."""
@@ -384,9 +341,9 @@ class RunDriver:
             return
         with contextlib.suppress(Exception):  # the client must get its end, whatever is broken
             for step in self._state.steps:
-                if step.result is None:
-                    self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.name}: its outcome is not known."))
-            await self._end(last, self._state.usage, "failed")
+                self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.name}: its outcome is not known."))
+            self._cancel_all()
+            await self._ending.end(last, self._state.usage, "failed")
 
     async def _give_up(self) -> str:
         """Hand the run over: writes that are under way come back first, everything else begins anew elsewhere."""
@@ -415,19 +372,11 @@ class RunDriver:
         _log.info("run handed over")
         return _HANDED_OVER
 
-    def _tell_again(self, finished: Finished) -> None:
-        """The run has ended before."""
-        try:
-            last = agent.ConverseEvent.FromString(finished.final)
-        except DecodeError:
-            last = agent.ConverseEvent()
-        self._outlet.send(last if last.WhichOneof("event") else agent.ConverseEvent(error=problems.unreadable()))
-
     # --- small things -------------------------------------------------------------------------------------------------
     def _finish_step(self, action: flow.FinishStep) -> None:
         note = ""
         if action.step.writes and (note := self._writes.cut(action.step, action.result)):
-            self._cut_notes.append(note)
+            self._ending.notes.append(note)
         self._teller.finished(action.step, action.result, note)
 
     def _waiting(self, count: int) -> None:

@@ -12,7 +12,17 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from pilothouse_dataplane.connectors.base import CallContext
-from pilothouse_dataplane.core.messages import Effect, Message, ModelRequest, Outcome, Tool, ToolCall, ToolResult
+from pilothouse_dataplane.core.breaker import BreakerMode
+from pilothouse_dataplane.core.messages import (
+    Effect,
+    Lookup,
+    Message,
+    ModelRequest,
+    Outcome,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from pilothouse_dataplane.models.base import ModelDone, ModelEvent, ModelText, ModelToolCall
 
 Turn = Sequence[ModelEvent | float | Exception]
@@ -68,11 +78,12 @@ WRITE = Tool(
     "Write a thing.",
     {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"], "additionalProperties": False},
     Effect.WRITE,
+    Lookup.AUTHORITATIVE,
 )
 
 
 class FakeConnector:
-    """A Connector whose answer is a function; it remembers its calls."""
+    """A Connector whose answer is a function; it remembers its calls, and finds the writes that it has done."""
 
     def __init__(
         self,
@@ -84,11 +95,20 @@ class FakeConnector:
         self._answer = answer or (lambda tool, arguments: ToolResult(Outcome.SUCCEEDED, "Done.", dict(arguments)))
         self._delay = delay
         self._found = found
+        self.tools: tuple[Tool, ...] = (ECHO, WRITE)
+        self.done: dict[str, ToolResult] = {}
+        """By key: the writes that took effect."""
+        self.looked_up: list[str] = []
         self.calls: list[tuple[str, dict[str, Any], CallContext]] = []
         self.cancelled = 0
 
     def describe_tools(self) -> tuple[Tool, ...]:
-        return (ECHO, WRITE)
+        return self.tools
+
+    def writes(self) -> list[str]:
+        """Keys of the writes that were sent, in order."""
+        effects = {tool.name: tool.effect for tool in self.tools}
+        return [context.key for name, _, context in self.calls if effects[name] is not Effect.READ]
 
     async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
         self.calls.append((tool.name, dict(arguments), context))
@@ -100,10 +120,13 @@ class FakeConnector:
         result = self._answer(tool, arguments)
         if isinstance(result, Exception):
             raise result
+        if tool.effect is not Effect.READ and result.outcome is Outcome.SUCCEEDED:
+            self.done[context.key] = result
         return result
 
     async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
-        return self._found
+        self.looked_up.append(context.key)
+        return self.done.get(context.key, self._found)
 
     async def probe(self) -> None:
         """Always there."""
@@ -118,13 +141,16 @@ class FakeMemory:
     def __init__(self) -> None:
         self.sessions: dict[str, list[Message]] = {}
         self.failing: Exception | None = None
+        self._seen: set[tuple[str, str]] = set()
 
     async def begin(self, session: str, run: str, text: str) -> tuple[Message, ...]:
         if self.failing:
             raise self.failing
         earlier = self.sessions.setdefault(session, [])
         before = tuple(earlier)
-        earlier.append(Message("user", text))
+        if (session, run) not in self._seen:
+            self._seen.add((session, run))
+            earlier.append(Message("user", text))
         return before
 
     async def finish(self, session: str, run: str, text: str) -> None:
@@ -144,3 +170,32 @@ class FakeEvents:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+class FakeBreakers:
+    """Remembers what an SRE said."""
+
+    def __init__(self) -> None:
+        self.modes: dict[str, BreakerMode] = {}
+
+    async def set_mode(self, name: str, mode: BreakerMode, by: str) -> bool:
+        self.modes[name] = mode
+        return True
+
+
+class FakeLocks:
+    """Locks in a set; ``away`` makes them unknowable."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self.away = False
+
+    async def take(self, name: str, seconds: float) -> bool | None:
+        if self.away:
+            return None
+        fresh = name not in self.taken
+        self.taken.add(name)
+        return fresh
+
+    async def give(self, name: str) -> None:
+        self.taken.discard(name)
