@@ -34,6 +34,7 @@ from pilothouse_dataplane.ledger.batch import (
     HeldRun,
     Item,
     Write,
+    WriteOutcome,
     awaited,
     build,
     given_up,
@@ -155,7 +156,7 @@ class Writer:
                 failures, self._trouble = 0, None
             except Exception as error:
                 if failures == 0:
-                    _log.warning("ledger: %s", unavailable(error))
+                    _log.warning("ledger: %s", unavailable(error), exc_info=is_poison(error))
                 self._trouble = error
                 self._drop_connection()
                 self._due.set()
@@ -174,15 +175,21 @@ class Writer:
             await self._write()
 
     def _take(self) -> None:
-        """The next transaction's items: everything up to one that needs a transaction of its own."""
+        """The next transaction's items: everything up to one that needs a transaction of its own. One transaction takes
+        writes before outcomes, so a write whose own outcome stands before it waits for the next."""
         self._due.clear()
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        size = 0
+        size, told = 0, set()
         while self._queue and len(self._under_way) < _MAX_ITEMS and size < _MAX_BYTES:
-            if isinstance(self._queue[0], Alone) and self._under_way:
+            following = self._queue[0]
+            if isinstance(following, Alone) and self._under_way:
                 break
+            if isinstance(following, Write) and following.intent.key in told:
+                break
+            if isinstance(following, WriteOutcome):
+                told.add(following.write_key)
             item = self._queue.popleft()
             self._under_way.append(item)
             size += item.size
