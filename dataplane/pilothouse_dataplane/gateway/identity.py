@@ -21,18 +21,37 @@ _LEEWAY = 10
 """Seconds by which clocks may differ."""
 _MIN_KEY = 32
 """Bytes: RFC 7518 §3.2 asks for a key no shorter than the hash."""
+_MAX_EMAIL = 320
+_MAX_GROUPS = 200
+_MAX_GROUP = 256
 _SIGN_IN_AGAIN = "Get a new token (pilothouse token) and connect again."
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified user of one tenant; ``expires`` is Unix time in seconds, after which nothing new may be asked."""
+    """A verified user of one tenant; ``expires`` is Unix time in seconds, after which nothing new may be asked.
+
+    ``manager_email`` is empty and ``groups`` are none where the identity provider does not tell them: then nobody can
+    decide as this user's manager, and this user decides for no group.
+    """
 
     tenant: str
     subject: str
     email: str
     display_name: str
     expires: float
+    manager_email: str = ""
+    groups: tuple[str, ...] = ()
+
+    def user(self) -> pb.User:
+        """As workers are told."""
+        return pb.User(
+            subject=self.subject,
+            email=self.email,
+            display_name=self.display_name,
+            manager_email=self.manager_email,
+            groups=self.groups,
+        )
 
 
 class IdentityVerifier(Protocol):
@@ -107,7 +126,28 @@ class DevTokenVerifier:
             email=str(texts["email"]),
             display_name=display if isinstance(display, str) else "",
             expires=expires,
+            manager_email=_manager(claims.get("manager")),
+            groups=_groups(claims.get("groups")),
         )
+
+
+def _manager(claim: object) -> str:
+    # Who decides must not be guessed: a claim of another shape is refused, not left out.
+    if claim is None:
+        return ""
+    if not isinstance(claim, str) or len(claim) > _MAX_EMAIL:
+        raise _refused("The token's manager is not an e-mail address.")
+    return claim
+
+
+def _groups(claim: object) -> tuple[str, ...]:
+    if claim is None:
+        return ()
+    if not isinstance(claim, list) or len(claim) > _MAX_GROUPS:
+        raise _refused(f"The token's groups are not a list of at most {_MAX_GROUPS} names.")
+    if any(not isinstance(group, str) or not 0 < len(group) <= _MAX_GROUP for group in claim):
+        raise _refused(f"A group in the token is not a name of 1 to {_MAX_GROUP} characters.")
+    return tuple(claim)
 
 
 def _number(value: object) -> float | None:

@@ -25,6 +25,13 @@ def test_a_good_token(key_file: Path) -> None:
     identity = DevTokenVerifier(key_file).verify(token())
     assert (identity.tenant, identity.subject, identity.email) == ("acme", "acme|ana", "ana@acme.example")
     assert identity.display_name == "Ana"
+    assert (identity.manager_email, identity.groups) == ("", ())
+
+
+def test_manager_and_groups_are_told_to_workers(key_file: Path) -> None:
+    user = DevTokenVerifier(key_file).verify(token(manager="boss@acme.example", groups=["it", "leads"])).user()
+    assert (user.subject, user.email) == ("acme|ana", "ana@acme.example")
+    assert (user.manager_email, list(user.groups)) == ("boss@acme.example", ["it", "leads"])
 
 
 def _unsigned() -> str:
@@ -43,6 +50,13 @@ def _unsigned() -> str:
         (token(exp=True), "when it ends"),
         (token(tenant=None), "lacks tenant"),
         (token(sub=["x"]), "lacks sub"),
+        (token(manager=["boss@acme.example"]), "manager"),
+        (token(manager="x" * 321), "manager"),
+        (token(groups="it"), "groups"),
+        (token(groups=["it", 3]), "A group"),
+        (token(groups=[""]), "A group"),
+        (token(groups=["x" * 257]), "A group"),
+        (token(groups=["x"] * 201), "groups"),
         (token(key=b"x" * 40), "not one that this system signed"),
         (_unsigned(), "not one that this system signed"),
         ("", "empty"),
