@@ -1,4 +1,4 @@
-"""Projection (pure), fan-out, authorization, the event reader and the watches."""
+"""Projection (pure), fan-out, authorization and the watches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 
-from pilothouse_api import names
 from pilothouse_dataplane.gateway.discovery import Discovery
 from pilothouse_dataplane.gateway.fleet.auth import Authorizer, Denied, Unauthenticated, Unavailable
-from pilothouse_dataplane.gateway.fleet.consumer import Consumer
 from pilothouse_dataplane.gateway.fleet.hub import MAX_PENDING, Hub, Subscription
-from pilothouse_dataplane.gateway.fleet.projection import MAX_RUNS, MAX_SESSIONS, MAX_TOTAL, Key, Projection
+from pilothouse_dataplane.gateway.fleet.projection import (
+    MAX_APPROVALS,
+    MAX_RUNS,
+    MAX_SESSIONS,
+    MAX_TOTAL,
+    Key,
+    Projection,
+)
 from pilothouse_dataplane.gateway.kube import KubeClient, KubeConfig, KubeError, load_config
-from pilothouse_dataplane.gateway.metrics import Metrics
-from pilothouse_dataplane.gateway.workers import Directory, TenantRef
+from pilothouse_dataplane.gateway.workers import Directory
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as ev
 from pilothouse_testing.gateway_fakes import FLEET_TOKEN, FakeKube, pod, tenant_object
-from pilothouse_testing.servers import free_port, valkey
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -90,7 +92,6 @@ def test_costs_add_up_and_a_session_is_active_while_a_run_is(calls: list[tuple[i
         state = p.session("acme", session_id)
         assert state is not None
         assert state.session.active == any(r.running for r in state.runs)
-        assert sum(r.running for r in state.runs) <= 1
 
 
 def test_memory_is_bounded() -> None:
@@ -141,6 +142,100 @@ def test_breakers_and_foreign_events() -> None:
         p.apply("acme", event(tenant="globex", **started()))
 
 
+def test_each_worker_tells_of_a_breaker_and_the_newest_state_is_shown() -> None:
+    p = Projection()
+
+    def tell(seconds: float, state: ev.BreakerState.ValueType, slow: float = 0) -> list[Key]:
+        change = ev.BreakerChanged(name="connector/jira", state=state, slow_rate_percent=slow)
+        return p.apply("acme", event(seconds, "", breaker_changed=change))
+
+    def shown() -> tuple[int, float, datetime]:
+        change = p.change(Key("breaker", "acme", "connector/jira"))
+        assert change is not None
+        breaker = change.breaker
+        return breaker.state, breaker.slow_rate_percent, breaker.since.ToDatetime(UTC)
+
+    tell(1, ev.BREAKER_STATE_OPEN, 40)
+    tell(31, ev.BREAKER_STATE_HALF_OPEN, 50)
+    assert tell(30.5, ev.BREAKER_STATE_OPEN) == []  # another worker's, late
+    tell(31.2, ev.BREAKER_STATE_HALF_OPEN, 60)
+    assert shown() == (ev.BREAKER_STATE_HALF_OPEN, 60, T0 + timedelta(seconds=31))
+    tell(5_000, ev.BREAKER_STATE_DISABLED)  # a clock that is an hour fast must not freeze what is shown
+    tell(40, ev.BREAKER_STATE_FORCED_OPEN)
+    assert shown()[0] == ev.BREAKER_STATE_FORCED_OPEN
+
+
+def waits(approval_id: str, seconds: float = 3600) -> dict[str, Any]:
+    asked = agent.ApprovalRequired(approval_id=approval_id, tool="jira.issue.create", summary="Create?")
+    asked.expires.FromDatetime(T0 + timedelta(seconds=seconds))
+    return {"approval_required": asked}
+
+
+def test_an_approval_waits_until_it_is_decided_lapses_or_its_run_ends() -> None:
+    p = Projection()
+    p.apply("acme", event(0, **started()))
+    assert Key("approval", "acme", "a1") in p.apply("acme", event(1, **waits("a1")))
+    p.apply("acme", event(1, **waits("a2", seconds=100)))
+    p.apply("acme", event(2, run_parked=ev.RunParked(approval_ids=["a1", "a2"])))
+    p.apply("acme", event(2, **waits("a1")))  # a worker that took the run over asks again
+
+    def session() -> Any:
+        state = p.session("acme", "s1")
+        assert state is not None
+        return state
+
+    assert (session().session.waiting_approvals, session().session.active) == (2, False)
+    assert session().runs[0].running
+    assert [k.name for k in p.keys("acme") if k.kind == "approval"] == ["a1", "a2"]
+    waiting = p.change(Key("approval", "acme", "a1"))
+    assert waiting is not None
+    assert (waiting.approval.run_id, waiting.approval.user) == ("r1", "ana@x")
+    assert waiting.approval.created.ToDatetime(UTC) == T0 + timedelta(seconds=1)
+    # No worker holds a parked run: neither a worker's end, nor silence, nor another question ends it.
+    p.apply("acme", event(3, run="r2", **started()))
+    p.apply("acme", event(4, run="r2", **finished()))
+    changed = p.expire(T0 + timedelta(seconds=1_000), set())
+    assert Key("approval", "acme", "a2") in changed
+    gone = p.change(Key("approval", "acme", "a2"))
+    assert gone is not None
+    assert gone.approval_gone.approval_id == "a2"
+    assert (session().session.waiting_approvals, session().runs[0].running) == (1, True)
+    p.apply("acme", event(1_001, approval_decided=agent.ApprovalDecided(approval_id="a1", approved=True)))
+    p.apply("acme", event(1_002, run_resumed=ev.RunResumed(reason="decided")))
+    assert (session().session.waiting_approvals, session().session.active) == (0, True)
+    p.apply("acme", event(1_003, **waits("a3")))
+    spent = ev.RunFinished(outcome=ev.RUN_OUTCOME_ANSWERED, time=agent.TimeSplit(model_ms=5, approval_ms=9))
+    assert Key("approval", "acme", "a3") in p.apply("acme", event(1_004, run_finished=spent))
+    assert (session().session.waiting_approvals, session().session.active) == (0, False)
+    assert (session().runs[0].time.model_ms, session().runs[0].time.approval_ms) == (5, 9)
+
+
+def test_a_run_that_was_given_up_comes_back_with_the_worker_that_takes_it_over() -> None:
+    p = Projection()
+    p.apply("acme", event(0, **started()))
+    begun = agent.StepStarted(step_id="s1", tool="jira.x", summary="Look")
+    p.apply("acme", event(1, step_started=begun))
+    p.expire(T0 + timedelta(seconds=10), set())
+    taken = event(11, run_resumed=ev.RunResumed(reason="lost"))
+    taken.worker = "acme-worker-2"
+    p.apply("acme", taken)
+    p.apply("acme", event(12, step_started=begun))
+    state = p.session("acme", "s1")
+    assert state is not None
+    assert (state.session.active, state.runs[0].running, state.runs[0].error) == (True, True, "")
+    assert [(s.step_id, s.running) for s in state.runs[0].steps] == [("s1", True)]
+    assert state.session.runs == 1
+
+
+def test_waiting_approvals_are_bounded() -> None:
+    p = Projection()
+    for n in range(MAX_APPROVALS + 1):
+        p.apply("acme", event(0, f"s{n % 3}", **waits(f"a{n}")))
+    assert sum(k.kind == "approval" for k in p.keys("acme")) == MAX_APPROVALS
+    counts = [state.session.waiting_approvals for n in range(3) if (state := p.session("acme", f"s{n}"))]
+    assert sum(counts) == MAX_APPROVALS
+
+
 async def test_a_slow_client_gets_the_newest_state_once() -> None:
     hub, mine = Hub(), Subscription(frozenset({"acme"}))
     hub.add(mine)
@@ -174,39 +269,6 @@ async def test_authorization() -> None:
         await kube.stop()
         with pytest.raises(Unavailable):
             await Authorizer(client).visible(FLEET_TOKEN, "", tenants)
-
-
-async def test_the_reader_starts_at_the_beginning_and_survives_a_restart_of_the_store(tmp_path: Path) -> None:
-    port, directory, projection = free_port(), Directory(), Projection()
-    directory.table.put_tenant(TenantRef("acme", "acme", "u", ""))
-    redis: Redis = Redis.from_url(f"redis://127.0.0.1:{port}/0", socket_timeout=5)
-    ready = asyncio.Event()
-    ready.set()
-    reader = Consumer(redis, directory, projection, Hub(), Metrics())
-
-    async def add(**kind: Any) -> None:
-        await redis.xadd(names.events_key("acme"), {"e": event(**kind).SerializeToString()})
-
-    async def seen(session: str) -> None:
-        async with asyncio.timeout(10):
-            while projection.session("acme", session) is None:  # noqa: ASYNC110 - no event, by design
-                await asyncio.sleep(0.02)
-
-    with valkey(tmp_path, port):
-        await add(session="old", **started())
-        await redis.xadd(names.events_key("acme"), {"e": b"\xff\xff broken"})
-        await redis.xadd(names.events_key("acme"), {"x": b"no event"})
-        await add(session="old2", **started())
-        task = asyncio.create_task(reader.run(ready))
-        await seen("old2")
-        await asyncio.sleep(0.1)
-        assert reader.synced
-    with valkey(tmp_path, port):
-        await add(session="after", **started())
-        await seen("after")
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await redis.aclose()
 
 
 async def test_watches_follow_changes_and_list_again_after_410(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
-"""Run events folded into what an SRE sees: sessions with runs and steps, breakers, costs. Pure; time is an argument.
+"""Run events folded into what an SRE sees: sessions with runs and steps, approvals, breakers, costs. Pure; time is an
+argument.
 
 Bounds: a session is kept for 24 h after its last event; a tenant has at most 2,000 of them (the longest silent goes
 first) and all tenants together 5,000 (the tenant with the most gives one up); a session has at most 50 runs, a run 100
 steps. Costs are in micro-dollars, summed over the events that the stream still held when this gateway started, and all
 since.
 
-A run is in flight from ``run_started`` to ``run_finished``. A worker that dies writes no ``run_finished``: its runs are
-ended by :meth:`Projection.expire` once its Pod is gone, or after an hour without any event.
+A run is in flight from ``run_started`` to ``run_finished``. While it is parked no worker holds it: its session is not
+active, and it outlives workers, silence and later runs. A worker that dies writes no ``run_finished``: its runs are
+given up by :meth:`Projection.expire` once its Pod is gone, or after an hour without any event. Another worker may take
+such a run over: its next event takes the giving up back.
+
+Every worker tells of the breakers, so a state may come late: one whose time lies before the known state's is dropped.
 """
 
 from __future__ import annotations
@@ -14,11 +19,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
 from pilothouse_api import names
-from pilothouse_proto.agent.v1.agent_pb2 import Usage
+from pilothouse_proto.agent.v1.agent_pb2 import STEP_OUTCOME_UNSPECIFIED, PendingApproval, Usage
 from pilothouse_proto.events.v1 import events_pb2 as ev
 from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
 
@@ -29,11 +34,19 @@ MAX_TOTAL = 5_000
 MAX_RUNS = 50
 MAX_STEPS = 100
 MAX_BREAKERS = 500
+MAX_APPROVALS = 1_000
+"""Waiting approvals a tenant, the oldest go first; with long arguments one has about 10 KB."""
+MAX_ARGUMENTS = 16_384
+"""Characters of an approval's arguments that are kept to be shown."""
+STALE = timedelta(seconds=10)
+"""A breaker's state that is older than the known one by less than this came late; by more: a clock is wrong."""
 SILENT_RUN = timedelta(hours=1)
+LAPSE_GRACE = timedelta(minutes=1)
+"""Between an approval's expiry and the moment at which it is shown no more, told or not."""
 WORKER_GRACE = timedelta(seconds=5)
 """Between a Pod's end and the end of its runs: its last events may still be on their way."""
 
-Kind = Literal["session", "breaker", "cost"]
+Kind = Literal["session", "breaker", "cost", "approval"]
 
 
 class Key(NamedTuple):
@@ -48,12 +61,16 @@ class Key(NamedTuple):
 class _SessionState:
     session: pb.Session
     runs: OrderedDict[str, pb.RunRecord] = field(default_factory=OrderedDict)
+    parked: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class _TenantState:
     sessions: OrderedDict[str, _SessionState] = field(default_factory=OrderedDict)
     breakers: dict[str, pb.Breaker] = field(default_factory=dict)
+    breaker_times: dict[str, datetime] = field(default_factory=dict)
+    approvals: OrderedDict[str, PendingApproval] = field(default_factory=OrderedDict)
     cost: pb.TenantCost = field(default_factory=pb.TenantCost)
 
 
@@ -76,9 +93,14 @@ class Projection:
         return self._run(state, kind, event)
 
     def _breaker(self, state: _TenantState, event: ev.RunEvent) -> list[Key]:
-        change = event.breaker_changed
+        change, at = event.breaker_changed, event.time.ToDatetime(UTC)
+        before = state.breaker_times.get(change.name)
+        if before is not None and timedelta() < before - at < STALE:
+            return []
         if change.name not in state.breakers and len(state.breakers) >= MAX_BREAKERS:
-            state.breakers.pop(next(iter(state.breakers)))
+            oldest = next(iter(state.breakers))
+            del state.breakers[oldest], state.breaker_times[oldest]
+        state.breaker_times[change.name] = at
         known = state.breakers.get(change.name)
         since = known.since if known is not None and known.state == change.state else event.time
         state.breakers[change.name] = pb.Breaker(
@@ -86,6 +108,7 @@ class Projection:
             name=change.name,
             state=change.state,
             failure_rate_percent=change.failure_rate_percent,
+            slow_rate_percent=change.slow_rate_percent,
             reason=change.reason,
             since=since,
         )
@@ -110,6 +133,9 @@ class Projection:
             run = self._begin(held, event)
             state.cost.runs += 1
             changed.append(Key("cost", event.tenant, ""))
+        elif event.run_id in held.given_up and kind != "run_finished":
+            held.given_up.discard(event.run_id)
+            run.running, run.outcome, run.error = True, ev.RUN_OUTCOME_UNSPECIFIED, ""
         if kind == "run_started":
             run.text = event.run_started.text
             session.last_text = event.run_started.text
@@ -125,9 +151,47 @@ class Projection:
             # The summary corrects the running sum, and never lowers it: a crash can lose the summary, not the spending.
             self._spend(state, session, run, _highest(run.usage, done.usage))
             run.duration_ms = done.duration_ms
+            run.time.CopyFrom(done.time)
+            held.given_up.discard(run.run_id)
             _end(held, run, done.outcome, done.error)
+            asked = [name for name, waiting in state.approvals.items() if waiting.run_id == run.run_id]
+            changed += [self._gone(state, event.tenant, name) for name in asked]
             changed.append(Key("cost", event.tenant, ""))
+        elif kind == "approval_required":
+            changed += self._ask(state, event)
+        elif kind == "approval_decided":
+            changed.append(self._gone(state, event.tenant, event.approval_decided.approval_id))
+        elif kind == "run_parked":
+            held.parked.add(run.run_id)
+            session.current_step = ""
+        elif kind == "run_resumed":
+            held.parked.discard(run.run_id)
+        _activity(held)
         return changed
+
+    def _ask(self, state: _TenantState, event: ev.RunEvent) -> list[Key]:
+        asked = event.approval_required
+        known = state.approvals.get(asked.approval_id)  # a worker that takes a run over asks again
+        state.approvals[asked.approval_id] = waiting = PendingApproval(
+            tenant=event.tenant,
+            session_id=event.session_id,
+            run_id=event.run_id,
+            user=event.user,
+            created=event.time if known is None else known.created,
+            request=asked,
+        )
+        waiting.request.arguments_json = asked.arguments_json[:MAX_ARGUMENTS]
+        _count(state, event.session_id)
+        changed = [Key("approval", event.tenant, asked.approval_id)]
+        if len(state.approvals) > MAX_APPROVALS:
+            changed.append(self._gone(state, event.tenant, next(iter(state.approvals))))
+        return changed
+
+    def _gone(self, state: _TenantState, tenant: str, approval_id: str) -> Key:
+        waiting = state.approvals.pop(approval_id, None)
+        if waiting is not None:
+            _count(state, waiting.session_id)
+        return Key("approval", tenant, approval_id)
 
     def _make_room(self, state: _TenantState) -> None:
         if len(state.sessions) > MAX_SESSIONS:
@@ -137,19 +201,28 @@ class Projection:
 
     def _begin(self, held: _SessionState, event: ev.RunEvent) -> pb.RunRecord:
         for older in held.runs.values():
-            if older.running:  # one run at a time: a newer one proves that the older has ended unheard
+            # One run at a time: a newer one proves that the older has ended unheard, or waits.
+            if older.running and older.run_id not in held.parked:
+                held.given_up.add(older.run_id)
                 _end(held, older, ev.RUN_OUTCOME_FAILED, "The worker ended without telling how the run went.")
         run = pb.RunRecord(run_id=event.run_id, started=event.time, running=True)
         held.runs[event.run_id] = run
         held.session.runs += 1
         held.session.active = True
         if len(held.runs) > MAX_RUNS:
-            held.runs.popitem(last=False)
+            forgotten, _ = held.runs.popitem(last=False)
+            held.parked.discard(forgotten)
+            held.given_up.discard(forgotten)
         return run
 
     def _step_started(self, session: pb.Session, run: pb.RunRecord, event: ev.RunEvent) -> None:
         step = event.step_started
         session.current_step = step.summary or step.tool
+        for known in run.steps:
+            if known.step_id == step.step_id:  # begun again, by the worker that took the run over
+                known.running, known.outcome = True, STEP_OUTCOME_UNSPECIFIED
+                known.started.CopyFrom(event.time)
+                return
         if len(run.steps) < MAX_STEPS:
             run.steps.add(
                 run_id=run.run_id,
@@ -182,7 +255,7 @@ class Projection:
         state.cost.output_tokens += rise_out
 
     def expire(self, now: datetime, live_workers: Collection[tuple[str, str]] | None) -> list[Key]:
-        """Forget old sessions and end the runs of workers that are gone; returns the sessions that changed.
+        """Forget old sessions and lapsed approvals, give up the runs of workers that are gone; returns what changed.
 
         ``live_workers``: (tenant, Pod name) of every trusted worker; None while that is not known.
         """
@@ -196,10 +269,21 @@ class Projection:
             for session_id, held in state.sessions.items():
                 if held.session.active and self._is_over(held.session, now, live_workers):
                     for run in held.runs.values():
-                        if run.running:
+                        if run.running and run.run_id not in held.parked:
+                            held.given_up.add(run.run_id)
                             _end(held, run, ev.RUN_OUTCOME_FAILED, "The worker went away in mid-run.")
-                    held.session.active = False
                     changed.append(Key("session", tenant, session_id))
+            changed += self._lapse(tenant, state, now)
+        return changed
+
+    def _lapse(self, tenant: str, state: _TenantState, now: datetime) -> list[Key]:
+        """Approvals whose time is over by more than a grace: the worker that should have told of it did not."""
+        changed: list[Key] = []
+        for name, waiting in list(state.approvals.items()):
+            expires = waiting.request.expires
+            end = expires.ToDatetime(UTC) if expires.seconds else waiting.created.ToDatetime(UTC) + KEEP
+            if now > end + LAPSE_GRACE:
+                changed += self._gone(state, tenant, name), Key("session", tenant, waiting.session_id)
         return changed
 
     def _is_over(self, session: pb.Session, now: datetime, live: Collection[tuple[str, str]] | None) -> bool:
@@ -225,6 +309,8 @@ class Projection:
         yield Key("cost", tenant, "")
         for name in state.breakers:
             yield Key("breaker", tenant, name)
+        for approval_id in state.approvals:
+            yield Key("approval", tenant, approval_id)
         for session_id in reversed(state.sessions):
             yield Key("session", tenant, session_id)
 
@@ -238,6 +324,11 @@ class Projection:
         if key.kind == "breaker":
             breaker = state.breakers.get(key.name)
             return None if breaker is None else pb.WatchResponse(breaker=breaker)
+        if key.kind == "approval":
+            waiting = state.approvals.get(key.name)
+            if waiting is None:
+                return pb.WatchResponse(approval_gone=pb.ApprovalGone(tenant=key.tenant, approval_id=key.name))
+            return pb.WatchResponse(approval=waiting)
         held = state.sessions.get(key.name)
         return None if held is None else pb.WatchResponse(session=held.session)
 
@@ -254,12 +345,23 @@ def _end(held: _SessionState, run: pb.RunRecord, outcome: ev.RunOutcome.ValueTyp
     run.running = False
     run.outcome = outcome
     run.error = error
+    held.parked.discard(run.run_id)
     for step in run.steps:
         if step.running:
             step.running = False
     held.session.last_outcome = outcome
     held.session.current_step = ""
-    held.session.active = any(r.running for r in held.runs.values())
+    _activity(held)
+
+
+def _activity(held: _SessionState) -> None:
+    held.session.active = any(r.running and r.run_id not in held.parked for r in held.runs.values())
+
+
+def _count(state: _TenantState, session_id: str) -> None:
+    held = state.sessions.get(session_id)
+    if held is not None:
+        held.session.waiting_approvals = sum(w.session_id == session_id for w in state.approvals.values())
 
 
 def _add(have: Usage, more: Usage) -> tuple[int, int, int]:
