@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -26,18 +27,25 @@ from pilothouse_dataplane.gateway.workers import Worker
 log = logging.getLogger(__name__)
 
 _OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", 1024 * 1024),
+    # A worker that is started again is used as soon as it listens: a refused connection costs next to nothing, and is
+    # tried again only while a run waits for it.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    # A list of dead letters carries their arguments.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),
     # A Pod's address is always direct: a proxy from the environment must not see a tenant's text.
     ("grpc.enable_http_proxy", 0),
 )
 
 
+_REFUSED = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
+
+
 @dataclass(slots=True)
 class WorkerLink:
-    """The channel to one Pod. ``lost`` is set once, when the worker is found to be gone."""
+    """The channel to one Pod. ``lost`` is set once, when the worker is found to be gone; ``runs`` counts users."""
 
     worker: Worker
     channel: grpc.aio.Channel
@@ -50,6 +58,26 @@ class WorkerLink:
     def alive(self) -> None:
         """An event came: as good as an answered health check."""
         self.heard = time.monotonic()
+
+    async def connected(self, seconds: float) -> bool:
+        """Whether the Pod takes a connection; a refusal is known at once."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (state := self.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state in _REFUSED:
+                        return False
+                    await self.channel.wait_for_state_change(state)
+        except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            return False
+        return True
+
+    async def serving(self, seconds: float) -> bool:
+        """Whether the worker itself says that it takes runs, which is what its readiness probe asks too."""
+        try:
+            answer = await _health(self.channel)(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class ChannelPool:
@@ -87,11 +115,7 @@ class ChannelPool:
             link._probe = None
 
     async def _watch(self, link: WorkerLink) -> None:
-        check = link.channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
+        check = _health(link.channel)
         while True:
             try:
                 await check(health_pb2.HealthCheckRequest(), timeout=self._silence)
@@ -130,3 +154,11 @@ class ChannelPool:
             self._forget(uid)
         if self._closing:
             await asyncio.wait(self._closing, timeout=2)
+
+
+def _health(channel: grpc.aio.Channel) -> Any:
+    return channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )

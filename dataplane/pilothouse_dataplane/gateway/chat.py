@@ -3,6 +3,9 @@
 The reader (this connection's task) takes frames at any time; a run is a task of its own beside it. Both send through
 :meth:`_Connection.send`, which waits for the client's buffer: a slow client slows its own run's stream down to the
 worker and after ``send_timeout`` counts as gone. Nothing is queued here.
+
+A run that parks frees the session: the next question may be asked while it waits. It goes on beside the conversation
+(:mod:`~pilothouse_dataplane.gateway.approvals`), so a client tells runs apart by ``run_id``.
 """
 
 from __future__ import annotations
@@ -11,19 +14,32 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Coroutine
 from typing import Any
 
+import grpc.aio
 import orjson
 from fastapi import WebSocket, WebSocketDisconnect
 
+from pilothouse_dataplane.gateway.approvals import Approvals
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
 from pilothouse_dataplane.gateway.identity import Identity, IdentityVerifier
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.problems import Problem, invalid
-from pilothouse_dataplane.gateway.runs import Run
+from pilothouse_dataplane.gateway.runs import Run, Unwanted
 from pilothouse_dataplane.gateway.sessions import RunLock, SessionStore, busy
 from pilothouse_dataplane.gateway.settings import Settings
-from pilothouse_dataplane.gateway.wire import AskFrame, DecisionFrame, Hello, StopFrame, check_text, parse_frame
+from pilothouse_dataplane.gateway.stream import brief
+from pilothouse_dataplane.gateway.wire import (
+    ApprovalsFrame,
+    AskFrame,
+    DecisionFrame,
+    Hello,
+    StopFrame,
+    check_text,
+    parse_frame,
+    to_json,
+)
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -36,9 +52,11 @@ CLOSE_RESTART = 1012
 _RATE = 10.0
 """Frames a second that one client may send; a person sends one in seconds."""
 _BURST = 30.0
+_ASIDE = 4
+"""Calls to workers (decisions, lists) that one client may have under way."""
 
 
-class ClientGone(Exception):
+class ClientGone(Unwanted):
     """The client closed the connection, or takes nothing any more."""
 
 
@@ -52,13 +70,17 @@ class ChatServer:
         verifier: IdentityVerifier,
         sessions: SessionStore,
         dispatcher: Dispatcher,
+        approvals: Approvals,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.verifier = verifier
         self.sessions = sessions
         self.dispatcher = dispatcher
+        self.approvals = approvals
         self.metrics = metrics
+        self.beside: set[asyncio.Task[None]] = set()
+        """Calls to workers that outlive the connection which asked for them."""
         self.draining = asyncio.Event()
         self._open = 0
         self._empty = asyncio.Event()
@@ -114,6 +136,7 @@ class _Connection:
         self._run: Run | None = None
         self._task: asyncio.Task[None] | None = None
         self._gone = False
+        self._aside: set[asyncio.Task[None]] = set()
         self._budget, self._budget_at = _BURST, time.monotonic()
 
     async def send(self, body: dict[str, Any]) -> None:
@@ -162,11 +185,13 @@ class _Connection:
             return
         identity, session_id = opened
         draining = asyncio.create_task(self._drained())
+        self._server.approvals.join(identity.tenant, session_id, self.send)
         try:
             await self._frames(identity, session_id)
         finally:
             draining.cancel()
             self._gone = True
+            self._server.approvals.leave(identity.tenant, session_id, self.send)
             await self._abandon()
 
     async def _hello(self) -> tuple[Identity, str] | None:
@@ -216,10 +241,13 @@ class _Connection:
                 if isinstance(frame, AskFrame):
                     await self._ask(frame, identity, session_id)
                 elif isinstance(frame, StopFrame):
-                    if self._run is not None:
-                        await self._run.stop("stopped by the user")
+                    for run in self._live(identity, session_id):
+                        await run.stop("stopped by the user")
                 elif isinstance(frame, DecisionFrame):
-                    await self._decide(frame)
+                    await self._decide(frame, identity, session_id)
+                elif isinstance(frame, ApprovalsFrame):
+                    _still_signed_in(identity)
+                    self._beside(self._list(identity))
                 else:
                     raise invalid(
                         "hello was sent twice. The second one was ignored.", "Connect anew to change who asks."
@@ -231,33 +259,87 @@ class _Connection:
                 self._server.metrics.errors.labels(code=problem.code_name).inc()
                 await self.send(problem.event())
 
-    async def _decide(self, frame: DecisionFrame) -> None:
-        run = self._run
-        if run is None or not await run.decide(frame.approval_id, approved=frame.approved):
-            raise invalid(
-                "Nothing waits for this decision: it was made already, or its question has ended. It had no effect.",
-                "Ask again if the action is still wanted.",
+    def _live(self, identity: Identity, session_id: str) -> list[Run]:
+        mine = [self._run] if self._run is not None else []
+        return mine + self._server.approvals.live(identity.tenant, session_id)
+
+    async def _decide(self, frame: DecisionFrame, identity: Identity, session_id: str) -> None:
+        _still_signed_in(identity)
+        for run in self._live(identity, session_id):
+            if await run.decide(frame.approval_id, approved=frame.approved, user=identity.user()):
+                return
+        self._beside(self._settle(frame, identity))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Ask a worker while the reader goes on, so that a stop is heard; done even where the client goes away."""
+        if len(self._aside) >= _ASIDE:
+            work.close()
+            raise Problem(
+                pb.ERROR_CODE_RATE_LIMITED,
+                "Earlier requests about approvals are still under way. This one was not started.",
+                "Wait for their answers, then send it again.",
+                retryable=True,
             )
+        task = asyncio.create_task(work, name="approvals")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+        self._server.beside.add(task)
+        task.add_done_callback(self._server.beside.discard)
+
+    async def _settle(self, frame: DecisionFrame, identity: Identity) -> None:
+        approvals = self._server.approvals
+        try:
+            try:
+                response = await approvals.decide(
+                    identity.tenant, frame.approval_id, approved=frame.approved, decider=identity.user()
+                )
+            except Problem as problem:
+                await self.send(problem.event())
+                return
+            except grpc.aio.AioRpcError as error:
+                log.warning("a decision was not confirmed: %s", brief(error))
+                await self.send(_not_confirmed().event())
+                return
+            try:
+                outcome = pb.DecideOutcome.Name(response.outcome)
+                await self.send(
+                    {
+                        "type": "decision_result",
+                        "approval_id": frame.approval_id,
+                        "outcome": outcome,
+                        "message": response.message,
+                    }
+                )
+            finally:
+                approvals.resume(identity.tenant, response)
+        except ClientGone:
+            log.debug("the client went away before it heard of its decision")
+
+    async def _list(self, identity: Identity) -> None:
+        try:
+            try:
+                found = await self._server.approvals.waiting(identity.tenant, identity.user())
+            except Problem as problem:
+                await self.send(problem.event())
+                return
+            await self.send({"type": "approvals", "approvals": [to_json(approval) for approval in found]})
+        except ClientGone:
+            log.debug("the client went away before it heard what waits")
 
     async def _ask(self, frame: AskFrame, identity: Identity, session_id: str) -> None:
         check_text(frame.text, self._settings.max_text_chars)
-        if identity.expires <= time.time():
-            raise Problem(
-                pb.ERROR_CODE_UNAUTHENTICATED,
-                "Your token has expired since you connected. The question was not started.",
-                "Get a new token and connect again with the same session_id.",
-            )
+        _still_signed_in(identity)
         if self._run is not None:
             raise busy()
         if self._server.draining.is_set():
             return
         run_id = secrets.token_hex(16)
         lock = await self._server.sessions.lock(identity, session_id, run_id)
+        ask = pb.Ask(
+            tenant=identity.tenant, session_id=session_id, run_id=run_id, user=identity.user(), text=frame.text
+        )
         run = Run(
-            run_id=run_id,
-            session_id=session_id,
-            identity=identity,
-            text=frame.text,
+            ask,
             dispatcher=self._server.dispatcher,
             settings=self._settings,
             metrics=self._server.metrics,
@@ -280,11 +362,15 @@ class _Connection:
                     f"Ask again. If it happens again, tell your platform operator the run's id: {run.run_id}.",
                     retryable=True,
                 )
-                last = problem.event(run_id=run.run_id)
+                last = problem.event(run_id=run.run_id, sequence=run.sequence + 1)
             finally:
                 await lock.release()
                 self._run = None
-            await self.send(last)
+            try:
+                await self.send(last)
+            finally:
+                if last["type"] == "parked":
+                    self._server.approvals.parked(run)
         except ClientGone:
             # The reader waits for a client that takes nothing: wake it, so that the connection ends.
             await self.close(CLOSE_TIMEOUT, "too slow")
@@ -307,3 +393,21 @@ class _Connection:
         await self._server.draining.wait()
         if self._run is None:
             await self.close(CLOSE_RESTART, "restarting")
+
+
+def _still_signed_in(identity: Identity) -> None:
+    if identity.expires <= time.time():
+        raise Problem(
+            pb.ERROR_CODE_UNAUTHENTICATED,
+            "Your token has expired since you connected. What you sent was not started.",
+            "Get a new token and connect again with the same session_id.",
+        )
+
+
+def _not_confirmed() -> Problem:
+    return Problem(
+        pb.ERROR_CODE_INTERNAL,
+        "No worker confirmed your decision. Whether it was noted is not known.",
+        "Send it again: an approval is decided only once.",
+        retryable=True,
+    )

@@ -22,6 +22,15 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
             registry=self.registry,
         )
+        self.takeovers = Counter(
+            "pilothouse_gateway_takeovers", "Runs given to another worker.", ["cause"], registry=self.registry
+        )
+        self.takeover_time = Histogram(
+            "pilothouse_gateway_takeover_seconds",
+            "Seconds from the loss of a worker to the next worker's first event.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10),
+            registry=self.registry,
+        )
         self.fleet_clients = Gauge("pilothouse_gateway_fleet_clients", "Open Fleet streams.", registry=self.registry)
         self.fleet_events = Counter("pilothouse_gateway_fleet_events", "Run events folded.", registry=self.registry)
         self.fleet_rejected = Counter(

@@ -1,9 +1,17 @@
-"""One run: a question sent to a worker, its events handed on, and every way in which it can end.
+"""One run: a question (or a decision that a parked run waited for) sent to a worker, its events handed on, and every
+way in which it can end.
 
-    waiting ──lease──▶ streaming ──final/error──▶ ended
-       │                  ├──stream cut, Pod gone, silence──▶ error WORKER_LOST
-       │                  ├──no first event, over the deadline, stop not honoured──▶ error DEADLINE_EXCEEDED
-       └──no worker in time──▶ error NO_WORKER;   stop while waiting ──▶ final (partial)
+              ┌──────── the worker is gone: ask another one (bounded) ────────┐
+              ▼                                                               │
+    start ─▶ waiting ──lease──▶ streaming ──stream cut, Pod gone, silence, handed over
+       │                         ├──final / error──▶ ended
+       │                         ├──parked──▶ ended here; goes on by a Resume, on any worker
+       │                         └──no first event, over the deadline, stop not honoured──▶ error DEADLINE_EXCEEDED
+       ├──no worker in time──▶ error NO_WORKER, or WORKER_LOST where one had begun
+       └──stop before a worker had it──▶ final (partial)
+
+A takeover sends the same Ask with a higher ``attempt``; the worker's journal knows what was done. A stop and decisions
+that the lost worker may not have noted are sent again to the next one.
 
 :meth:`Run.execute` emits all events but the last and *returns* that one, so that the session is free again before the
 client reads it and may ask the next question.
@@ -22,70 +30,70 @@ import grpc.aio
 
 from pilothouse_dataplane.gateway.channels import WorkerLink
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
-from pilothouse_dataplane.gateway.identity import Identity
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.problems import Problem, worker_lost
 from pilothouse_dataplane.gateway.settings import Settings
+from pilothouse_dataplane.gateway.stream import Lost, Stream, brief, lost, refusal
 from pilothouse_dataplane.gateway.wire import TERMINAL, event_json
+from pilothouse_dataplane.gateway.workers import Worker
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
-from pilothouse_proto.agent.v1 import agent_pb2_grpc
 
 log = logging.getLogger(__name__)
 
 Emit = Callable[[dict[str, Any]], Awaitable[None]]
-Call = grpc.aio.StreamStreamCall[pb.ConverseRequest, pb.ConverseEvent]
+_PAUSE = 0.1
+"""Seconds before the next takeover where the last one led to no event at all; doubles each time."""
+_FULL_PAUSE = 0.25
+"""Seconds until a worker that has no room for a run which lost its own is asked again."""
 
 
-class _Lost(Exception):
-    """The worker is gone."""
+class Unwanted(Exception):
+    """``emit`` raises it where nobody takes the events any more: the run is stopped."""
 
 
 class Run:
-    """One question of one session; use once."""
+    """One run of one session; use once."""
 
     def __init__(
         self,
+        opening: pb.Ask | pb.Resume,
         *,
-        run_id: str,
-        session_id: str,
-        identity: Identity,
-        text: str,
         dispatcher: Dispatcher,
         settings: Settings,
         metrics: Metrics,
         emit: Emit,
+        sequence: int = 0,
     ) -> None:
-        self.run_id = run_id
-        self._ask = pb.Ask(
-            tenant=identity.tenant,
-            session_id=session_id,
-            run_id=run_id,
-            user=pb.User(subject=identity.subject, email=identity.email, display_name=identity.display_name),
-            text=text,
-        )
-        self._email = identity.email
+        """``sequence`` of the last event that the client has seen of this run, where it is resumed."""
+        self.run_id = opening.run_id
+        self.tenant = opening.tenant
+        self.session_id = opening.session_id
+        self.sequence = sequence
+        self._opening = opening
         self._dispatcher = dispatcher
         self._settings = settings
         self._metrics = metrics
         self._emit = emit
-        self._call: Call | None = None
-        self._writing = asyncio.Lock()
-        self._sequence = 0
+        self._stream: Stream | None = None
+        self._heard = False
         self._steps: dict[str, str] = {}
         self._approvals: set[str] = set()
+        self._decisions: dict[str, pb.ApprovalDecision] = {}
         self._stop_reason: str | None = None
         self._stopped = asyncio.Event()
-        self._deadline = time.monotonic() + settings.run_deadline
+        self._began = time.monotonic()
+        self._deadline = self._began + settings.run_deadline
         self._over = f"The answer took longer than {settings.run_deadline:.0f} s and was cut off."
+        self._lost_at: float | None = None
 
     async def execute(self) -> dict[str, Any]:
-        """Run to the end; returns the last event (``final`` or ``error``). Raises only what ``emit`` raises."""
-        began = time.monotonic()
+        """Run to the end; returns the last event (``final``, ``error``, ``parked``). Raises what ``emit`` raises."""
         self._metrics.runs_in_flight.inc()
         try:
-            last = await self._lease_and_stream(began)
+            last = await self._until_over()
         except Problem as problem:
-            last = problem.event(run_id=self.run_id, sequence=self._sequence + 1)
+            self.sequence += 1
+            last = problem.event(run_id=self.run_id, sequence=self.sequence)
         finally:
             self._metrics.runs_in_flight.dec()
         self._metrics.runs.labels(outcome=str(last["type"])).inc()
@@ -93,78 +101,144 @@ class Run:
             self._metrics.errors.labels(code=str(last["code"])).inc()
         return last
 
-    async def _lease_and_stream(self, began: float) -> dict[str, Any]:
-        async with self._dispatcher.lease(self._ask.tenant, self._ask.session_id) as link:
-            if self._stopped.is_set():
-                return self._stopped_before_start()
-            # Fail fast instead of waiting for a reconnection: what was sent may already have been acted upon.
-            self._call = agent_pb2_grpc.AgentStub(link.channel).Converse(wait_for_ready=False)
+    async def _until_over(self) -> dict[str, Any]:
+        takeovers, gone, patience = 0, None, self._began + self._settings.no_worker_wait
+        while True:
+            worker: Worker | None = None
             try:
-                return await self._stream(self._call, link, began)
-            except (_Lost, grpc.aio.AioRpcError) as error:
-                if isinstance(error, grpc.aio.AioRpcError) and (refusal := _refusal(error)) is not None:
-                    raise refusal from error
-                log.warning("run %s: worker %s lost: %s", self.run_id, link.worker.name, _brief(error))
-                self._dispatcher.avoid(link.worker)
-                raise worker_lost(list(self._steps.values())) from error
-            finally:
-                # A run that is over has answered; a run that is not is cut, and the worker sees the cancellation.
-                self._call.cancel()
+                async with self._dispatcher.lease(
+                    self.tenant, self.session_id, lost=gone, until=self._until(patience, first=gone is None)
+                ) as link:
+                    if gone is None and self._stopped.is_set():
+                        return self._stopped_before_start()
+                    worker = link.worker
+                    return await self._converse(link, takeovers + 1, gone)
+            except Problem as problem:
+                if worker is not None or problem.code != pb.ERROR_CODE_NO_WORKER:
+                    raise
+                if gone is not None:
+                    raise worker_lost(list(self._steps.values())) from problem
+                if self._stopped.is_set():
+                    return self._stopped_before_start()
+                raise
+            except Lost as error:
+                if worker is None:
+                    raise
+                now = time.monotonic()
+                if error.cause == "full" and gone is not None and now < patience:
+                    await asyncio.sleep(_FULL_PAUSE)
+                    continue
+                log.warning("run %s: worker %s lost: %s", self.run_id, worker.name, error)
+                self._dispatcher.avoid(worker)
+                if takeovers >= self._settings.max_takeovers or now >= self._deadline:
+                    raise worker_lost(list(self._steps.values())) from error
+                self._metrics.takeovers.labels(cause=error.cause).inc()
+                if takeovers and not self._heard:
+                    await asyncio.sleep(_PAUSE * 2**takeovers)
+                takeovers, gone, patience = takeovers + 1, worker, now + self._settings.takeover_wait
+                self._lost_at = now
 
-    async def _stream(self, call: Call, link: WorkerLink, began: float) -> dict[str, Any]:
-        await self._write(pb.ConverseRequest(ask=self._ask))
-        lost = asyncio.create_task(link.lost.wait())
+    def _until(self, patience: float, *, first: bool) -> Callable[[], float]:
+        """How long to look for a worker. A stop ends the wait of a run that no worker has begun."""
+        return lambda: 0.0 if first and self._stopped.is_set() else min(patience, self._deadline)
+
+    async def _converse(self, link: WorkerLink, attempt: int, gone: Worker | None) -> dict[str, Any]:
+        stream, self._heard = Stream(link, self.run_id), False
+        try:
+            await stream.write(self._request(attempt, gone))
+            self._stream = stream
+            if self._stop_reason is not None:
+                await stream.write(pb.ConverseRequest(stop=pb.Stop(reason=self._stop_reason)))
+            return await self._events(stream)
+        except Unwanted:
+            await stream.leave("the client went away")
+            raise
+        except Problem as problem:
+            await stream.leave(problem.code_name)
+            raise
+        except grpc.aio.AioRpcError as error:
+            refused = refusal(error)
+            if refused is None:
+                raise lost(error) from error
+            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and gone is not None:
+                raise Lost(brief(error), "full") from error
+            raise refused from error
+        finally:
+            self._stream = None
+            stream.cut()
+
+    def _request(self, attempt: int, gone: Worker | None) -> pb.ConverseRequest:
+        if isinstance(self._opening, pb.Resume):
+            return pb.ConverseRequest(resume=self._opening)
+        ask = pb.Ask()
+        ask.CopyFrom(self._opening)
+        ask.attempt = attempt
+        ask.lost_worker = gone.name if gone is not None else ""
+        return pb.ConverseRequest(ask=ask)
+
+    async def _events(self, stream: Stream) -> dict[str, Any]:
+        silent = asyncio.create_task(stream.link.lost.wait())
         stopped = asyncio.create_task(self._stopped.wait())
-        reading: asyncio.Task[Any] | None = None
+        reading: asyncio.Task[pb.ConverseEvent] | None = None
+        accept = time.monotonic() + self._settings.accept_timeout
         try:
             while True:
-                reading = asyncio.create_task(_read(call))
-                await self._wait(reading, lost, stopped)
+                reading = asyncio.create_task(stream.read())
+                await self._wait(reading, silent, stopped, accept)
                 if reading.cancelled():  # what gRPC raises where the channel was closed under the call
-                    raise _Lost("the channel was closed")
+                    raise Lost("the channel was closed")
                 event = await reading
-                if not isinstance(event, pb.ConverseEvent):
-                    raise _Lost("the stream ended without a last event")
-                link.alive()
-                if not self._sequence:
-                    self._metrics.first_event.observe(time.monotonic() - began)
-                self._sequence = max(self._sequence + 1, event.sequence)
-                body = event_json(event)
+                if not self._heard:
+                    await self._first(stream)
+                self.sequence = max(self.sequence + 1, event.sequence)
+                self._note(event)
+                body = event_json(event, self.sequence)
                 if body is None:
                     continue
-                self._note(event)
                 if body["type"] in TERMINAL:
                     return body
                 await self._emit(body)
         finally:
-            for task in (reading, lost, stopped):
+            for task in (reading, silent, stopped):
                 if task is not None:
                     task.cancel()
 
-    async def _wait(self, reading: asyncio.Task[Any], lost: asyncio.Task[bool], stopped: asyncio.Task[bool]) -> None:
+    async def _first(self, stream: Stream) -> None:
+        """A worker has begun: it now takes the decisions that a lost one may not have noted."""
+        now = time.monotonic()
+        if self._lost_at is not None:
+            self._metrics.takeover_time.observe(now - self._lost_at)
+            self._lost_at = None
+        elif not self.sequence:
+            self._metrics.first_event.observe(now - self._began)
+        self._heard = True
+        for decision in list(self._decisions.values()):
+            await stream.write(pb.ConverseRequest(decision=decision))
+
+    async def _wait(
+        self, reading: asyncio.Task[Any], silent: asyncio.Task[bool], stopped: asyncio.Task[bool], accept: float
+    ) -> None:
         """Until the next event is there; raises where it will not come."""
-        bound, why = self._deadline, self._over
-        if not self._sequence:
-            bound = min(bound, time.monotonic() + self._settings.accept_timeout)
-            why = (
-                f"The worker did not begin within {self._settings.accept_timeout:.0f} s. The question was not answered."
-            )
-        waiting: set[asyncio.Task[Any]] = {reading, lost}
+        waiting: set[asyncio.Task[Any]] = {reading, silent}
         if not stopped.done():
             waiting.add(stopped)
         while not reading.done():
+            bound, why = self._deadline, self._over
+            if not self._heard and accept < bound:
+                bound = accept
+                why = (
+                    f"The worker did not begin within {self._settings.accept_timeout:.0f} s. "
+                    "The question was not answered."
+                )
             done, _ = await asyncio.wait(
                 waiting, timeout=max(0.0, bound - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
             )
             if reading in done:
                 return
-            if lost in done:
-                raise _Lost("no sign of life")
+            if silent in done:
+                raise Lost("no sign of life")
             if stopped in done:
                 waiting.discard(stopped)
-                self._deadline = min(self._deadline, time.monotonic() + self._settings.stop_grace)
-                self._over = "The worker did not confirm the stop and was cut off. The answer was not finished."
-                bound, why = self._deadline, self._over
             elif not done:
                 raise Problem(
                     pb.ERROR_CODE_DEADLINE_EXCEEDED,
@@ -179,61 +253,45 @@ class Run:
             self._steps[event.step_started.step_id] = event.step_started.summary or event.step_started.tool
         elif kind == "step_finished":
             self._steps.pop(event.step_finished.step_id, None)
+        elif kind == "resumed":
+            for step in event.resumed.steps:
+                self._steps.pop(step.step_id, None)
         elif kind == "approval_required":
-            self._approvals.add(event.approval_required.approval_id)
-
-    async def _write(self, request: pb.ConverseRequest) -> None:
-        call = self._call
-        if call is None:
-            return
-        async with self._writing:
-            try:
-                async with asyncio.timeout(2):
-                    await call.write(request)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
-                # The reading side finds out why and tells the user.
-                log.debug("run %s: could not write: %s", self.run_id, _brief(error))
+            asked = event.approval_required
+            # What others decide is none of this stream's: a worker judges them by what the front door has verified.
+            if asked.by in {pb.APPROVER_USER, pb.APPROVER_UNSPECIFIED} and asked.approval_id not in self._decisions:
+                self._approvals.add(asked.approval_id)
+        elif kind == "approval_decided":
+            self._approvals.discard(event.approval_decided.approval_id)
+            self._decisions.pop(event.approval_decided.approval_id, None)
 
     async def stop(self, reason: str) -> None:
         """Ask the worker to end the run; it is cut off after ``stop_grace`` seconds."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
-            self._stopped.set()
-            await self._write(pb.ConverseRequest(stop=pb.Stop(reason=reason)))
+        if self._stop_reason is not None:
+            return
+        self._stop_reason = reason
+        self._deadline = min(self._deadline, time.monotonic() + self._settings.stop_grace)
+        self._over = "The worker did not confirm the stop and was cut off. The answer was not finished."
+        self._stopped.set()
+        if self._stream is not None:
+            await self._stream.write(pb.ConverseRequest(stop=pb.Stop(reason=reason)))
 
-    async def decide(self, approval_id: str, *, approved: bool) -> bool:
-        """Hand on the user's decision; False where this run has not asked for it (or it was decided already)."""
+    async def decide(self, approval_id: str, *, approved: bool, user: pb.User) -> bool:
+        """Hand on the asking user's decision; False where this run has not asked this user (or it was decided)."""
         if approval_id not in self._approvals:
             return False
         self._approvals.discard(approval_id)
-        decision = pb.ApprovalDecision(approval_id=approval_id, approved=approved, decided_by=self._email)
-        await self._write(pb.ConverseRequest(decision=decision))
+        decision = pb.ApprovalDecision(approval_id=approval_id, approved=approved, decided_by=user.email, decider=user)
+        self._decisions[approval_id] = decision
+        if self._stream is not None and self._heard:
+            await self._stream.write(pb.ConverseRequest(decision=decision))
         return True
 
+    def unconfirmed(self) -> list[pb.ApprovalDecision]:
+        """Decisions that no worker has confirmed. Where the run parked meanwhile, they must be made anew."""
+        return list(self._decisions.values())
+
     def _stopped_before_start(self) -> dict[str, Any]:
-        final = pb.ConverseEvent(sequence=1, run_id=self.run_id, final=pb.Final(partial=True))
-        return event_json(final) or {}
-
-
-async def _read(call: Call) -> Any:
-    return await call.read()
-
-
-def _refusal(error: grpc.aio.AioRpcError) -> Problem | None:
-    """A worker that lives and says no; None where the status means that it is gone."""
-    detail = f"The worker refused: {error.details() or error.code().name}. The question was not answered."
-    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Problem(pb.ERROR_CODE_RATE_LIMITED, detail, "Wait a moment and ask again.", retryable=True)
-    if error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE}:
-        return Problem(pb.ERROR_CODE_INVALID_REQUEST, detail, "Change the question and ask again.")
-    if error.code() in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
-        return Problem(pb.ERROR_CODE_PERMISSION_DENIED, detail, "Ask your administrator for access.")
-    if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.FAILED_PRECONDITION}:
-        return Problem(pb.ERROR_CODE_INTERNAL, detail, "Tell your platform operator; ask again once it is repaired.")
-    return None
-
-
-def _brief(error: BaseException) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return str(error) or type(error).__name__
+        self.sequence += 1
+        final = pb.ConverseEvent(run_id=self.run_id, final=pb.Final(partial=True))
+        return event_json(final, self.sequence) or {}

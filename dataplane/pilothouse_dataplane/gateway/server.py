@@ -16,6 +16,8 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 
 from pilothouse_dataplane.gateway.app import build_app
+from pilothouse_dataplane.gateway.approvals import Approvals
+from pilothouse_dataplane.gateway.calls import WorkerCalls
 from pilothouse_dataplane.gateway.channels import ChannelPool
 from pilothouse_dataplane.gateway.chat import ChatServer
 from pilothouse_dataplane.gateway.discovery import Discovery
@@ -65,11 +67,13 @@ async def serve(settings: Settings) -> None:
     pool = ChannelPool(probe_interval=settings.probe_interval, silence=settings.worker_silence)
     sessions = SessionStore(redis, ttl=settings.session_ttl, lock_ttl=settings.run_lock_ttl)
     dispatcher = Dispatcher(directory, sessions, pool, wait=settings.no_worker_wait)
+    approvals = Approvals(dispatcher=dispatcher, settings=settings, metrics=metrics)
     chat = ChatServer(
         settings=settings,
         verifier=DevTokenVerifier(settings.dev_token_key_file),
         sessions=sessions,
         dispatcher=dispatcher,
+        approvals=approvals,
         metrics=metrics,
     )
     consumer = Consumer(stream_redis, directory, projection, hub, metrics)
@@ -101,6 +105,8 @@ async def serve(settings: Settings) -> None:
             FleetService(
                 settings=settings,
                 authorizer=Authorizer(kube),
+                calls=WorkerCalls(dispatcher),
+                approvals=approvals,
                 directory=directory,
                 projection=projection,
                 hub=hub,
@@ -150,6 +156,7 @@ async def serve(settings: Settings) -> None:
             for task in (*background, stopping):
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await approvals.close()
             await pool.close()
             await redis.aclose()
             await stream_redis.aclose()

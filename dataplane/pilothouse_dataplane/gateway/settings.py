@@ -40,6 +40,22 @@ class Settings:
     """Seconds that an ask waits for a ready worker. A tenant's only worker takes some five seconds to come back after a
     crash: an answer after ten serves a person better than a refusal after two."""
 
+    max_takeovers: int = 4
+    """Workers that a run may lose and still go on: a rolling update takes one or two; a question that kills each
+    worker which takes it must not go round the whole tenant."""
+
+    takeover_wait: float = 10.0
+    """Seconds that a run whose worker is gone waits for another: a killed container is back after about two."""
+
+    decide_timeout: float = 10.0
+    """Seconds that a worker may take to note a decision or to list approvals: one transaction in PostgreSQL."""
+
+    action_wait: float = 2.0
+    """Seconds that an SRE's action waits for a worker: an SRE would rather hear at once that none is there."""
+
+    replay_timeout: float = 90.0
+    """Seconds that the replay of a dead letter may take, with the connector's retries."""
+
     worker_silence: float = 1.6
     """Seconds without an answered health check after which a worker with a run counts as lost; with
     ``probe_interval`` it keeps the promise of 2 seconds."""
@@ -48,7 +64,7 @@ class Settings:
     """Seconds between health checks of a worker that has runs."""
 
     accept_timeout: float = 5.0
-    """Seconds until the worker's first event; a healthy one accepts in milliseconds."""
+    """Seconds until a worker's first event of a run; a healthy one accepts in milliseconds."""
 
     run_deadline: float = 900.0
     """Seconds a run may take in all. The worker keeps the agent's own deadline (30 s by default); this one

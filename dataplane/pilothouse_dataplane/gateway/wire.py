@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pilothouse_dataplane.gateway.problems import invalid
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
 
-TERMINAL = frozenset({"final", "error"})
-"""Types of event that end a run."""
+TERMINAL = frozenset({"final", "error", "parked"})
+"""Types of event that end a stream: the run has ended, or waits for decisions."""
 
 
 class _Frame(BaseModel):
@@ -42,14 +42,20 @@ class StopFrame(_Frame):
 
 
 class DecisionFrame(_Frame):
-    """The answer to ``approval_required``."""
+    """The answer to an approval, of this conversation or of somebody else's that this user is asked to decide."""
 
     type: Literal["decision"]
     approval_id: Annotated[str, Field(min_length=1, max_length=200)]
     approved: bool
 
 
-Frame = Hello | AskFrame | StopFrame | DecisionFrame
+class ApprovalsFrame(_Frame):
+    """What waits for this user's decision?"""
+
+    type: Literal["approvals"]
+
+
+Frame = Hello | AskFrame | StopFrame | DecisionFrame | ApprovalsFrame
 _ADAPTER: TypeAdapter[Frame] = TypeAdapter(Annotated[Frame, Field(discriminator="type")])
 
 
@@ -62,7 +68,7 @@ def parse_frame(text: str) -> Frame:
         where = ".".join(str(part) for part in first["loc"])
         raise invalid(
             f"The message could not be read ({where + ': ' if where else ''}{first['msg']}). Nothing was started.",
-            "Send one JSON object a message, with type hello, ask, stop or decision.",
+            "Send one JSON object a message, with type hello, ask, stop, decision or approvals.",
         ) from error
 
 
@@ -102,10 +108,13 @@ def _single(field: FieldDescriptor, value: Any) -> Any:
     return value
 
 
-def event_json(event: pb.ConverseEvent) -> dict[str, Any] | None:
-    """A worker's event as the client gets it; None for a kind that this gateway does not know."""
+def event_json(event: pb.ConverseEvent, sequence: int) -> dict[str, Any] | None:
+    """A worker's event as the client gets it; None for a kind that this gateway does not know.
+
+    ``sequence`` is the client's own count: a worker that takes a run over begins its own anew.
+    """
     kind = event.WhichOneof("event")
     if kind is None:
         return None
     body = to_json(getattr(event, kind))
-    return {"type": kind, "sequence": event.sequence, "run_id": event.run_id, **body}
+    return {"type": kind, "sequence": sequence, "run_id": event.run_id, **body}

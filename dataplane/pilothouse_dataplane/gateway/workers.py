@@ -17,7 +17,7 @@ from pilothouse_api import names
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker Pod. ``ready``: takes new runs; a terminating Pod is not ready but may still finish its runs."""
+    """One worker Pod. ``ready``: takes new runs; ``leaving``: it is being deleted, and may still finish its runs."""
 
     tenant: str
     namespace: str
@@ -27,6 +27,7 @@ class Worker:
     revision: str
     ready: bool
     port: int = names.WORKER_GRPC_PORT
+    leaving: bool = False
 
     @property
     def address(self) -> str:
@@ -56,7 +57,8 @@ def worker_from_pod(pod: Mapping[str, Any]) -> Worker | None:
     if status.get("phase") in {"Succeeded", "Failed"}:
         return None
     conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
-    ready = conditions.get("Ready") == "True" and not meta.get("deletionTimestamp")
+    leaving = bool(meta.get("deletionTimestamp"))
+    ready = conditions.get("Ready") == "True" and not leaving
     return Worker(
         tenant=tenant,
         namespace=meta.get("namespace", ""),
@@ -65,6 +67,7 @@ def worker_from_pod(pod: Mapping[str, Any]) -> Worker | None:
         ip=ip,
         revision=labels.get(names.LABEL_REVISION, ""),
         ready=ready,
+        leaving=leaving,
     )
 
 
@@ -137,8 +140,12 @@ class WorkerTable:
 
     def ready(self, tenant: str) -> list[Worker]:
         """Trusted workers of one tenant that take new runs."""
+        return [w for w in self.standing(tenant) if w.ready]
+
+    def standing(self, tenant: str) -> list[Worker]:
+        """Trusted workers of one tenant that stay, ready or not: one of them may be just back from a restart."""
         namespace = self._owners.get(tenant)
-        return [w for w in self._pods.values() if w.ready and w.tenant == tenant and w.namespace == namespace]
+        return [w for w in self._pods.values() if w.tenant == tenant and w.namespace == namespace and not w.leaving]
 
 
 class Directory:

@@ -8,17 +8,22 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import grpc.aio
 from aiohttp import web
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from pilothouse_api import names
+from pilothouse_dataplane.gateway.routing import Affinity
+from pilothouse_dataplane.gateway.sessions import SessionStore
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
 from pilothouse_proto.agent.v1 import agent_pb2_grpc
 from pilothouse_testing.servers import free_port
@@ -48,16 +53,49 @@ def loopback() -> str:
     return f"127.{random.randint(100, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
 
 
-class FakeAgent(agent_pb2_grpc.AgentServicer):
-    """A worker. What it does depends on the question:
+class MemorySessions(SessionStore):
+    """Which worker serves a session, without a Redis; the rest of the store is not there."""
 
-    ``die``: one step begins, then the server is killed; ``hang``: accepts, then it stops answering anything;
-    ``wait``: runs until a stop; ``approve``: asks for approval; ``flood``: 2,000 long deltas; else: echoes.
+    def __init__(self) -> None:
+        self.served: dict[tuple[str, str], Affinity] = {}
+
+    async def affinity(self, tenant: str, session_id: str) -> Affinity | None:
+        """See :class:`SessionStore`."""
+        return self.served.get((tenant, session_id))
+
+    async def remember(self, tenant: str, session_id: str, affinity: Affinity) -> None:
+        """See :class:`SessionStore`."""
+        self.served[tenant, session_id] = affinity
+
+
+@dataclass
+class FakeLedger:
+    """What the workers of a tenant share: approvals by id (True, False or None while they wait) and parked runs."""
+
+    approvals: dict[str, bool | None] = field(default_factory=dict)
+    parked: dict[str, pb.Ask] = field(default_factory=dict)
+
+
+class FakeAgent(agent_pb2_grpc.AgentServicer):
+    """A worker. What it does depends on the question; ``*`` marks what only the first worker of a run does, after
+    which the next one says ``resumed`` and answers:
+
+    ``die``*: one step begins, then the server is killed; ``hang``*: accepts, then it stops answering anything;
+    ``hand over``*: streams text, then gives the run away as a draining worker does; ``end``*: ends the stream early;
+    ``poison``: each worker fails; ``wait``: runs until a stop; ``approve``: asks for approval; ``park``: asks the user,
+    ``park for boss`` the manager, and parks; ``flood``: 2,000 long deltas; ``wait and die``*: dies once told to stop;
+    ``decide and die``*: dies once told a decision, and the next one waits for it; else: echoes.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ledger: FakeLedger | None = None) -> None:
         self.name = name
+        self.ledger = ledger or FakeLedger()
         self.asks: list[pb.Ask] = []
+        self.resumes: list[pb.Resume] = []
+        self.calls: list[Message] = []
+        self.abort: grpc.StatusCode | None = None
+        self.serving = True
+        self.drop_decisions = False
         self.stops: list[str] = []
         self.decisions: list[pb.ApprovalDecision] = []
         self.cancelled = asyncio.Event()
@@ -83,8 +121,15 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
         server.add_generic_rpc_handlers((health,))
         self.port = server.add_insecure_port(f"{host}:{port}")
         await server.start()
-        self._server = server
+        self._server, self.hung = server, False
         return self.port
+
+    def _approved(self, run_id: str) -> bool:
+        return all(decided for name, decided in self.ledger.approvals.items() if name.endswith(run_id))
+
+    async def _killed(self) -> None:
+        self._killing = asyncio.create_task(self.stop())
+        await asyncio.sleep(60)
 
     async def stop(self) -> None:
         """End as a killed process does: connections are closed at once."""
@@ -94,22 +139,84 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
     async def _check(self, request: object, context: object) -> health_pb2.HealthCheckResponse:
         if self.hung:
             await asyncio.sleep(60)
-        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        status = health_pb2.HealthCheckResponse
+        return status(status=status.SERVING if self.serving else status.NOT_SERVING)
+
+    async def Decide(self, request: pb.DecideRequest, context: Any) -> pb.DecideResponse:
+        """The manager decides what waits for her, the user the rest; an override decides all."""
+        await self._call(request, context)
+        if request.approval_id not in self.ledger.approvals:
+            return pb.DecideResponse(outcome=pb.DECIDE_OUTCOME_NOT_FOUND, message="There is no such approval.")
+        asked = "boss@acme.example" if request.approval_id.startswith("boss") else "ana@acme.example"
+        if not request.override and request.decider.email != asked:
+            return pb.DecideResponse(outcome=pb.DECIDE_OUTCOME_NOT_ALLOWED, message=f"Only {asked} may decide.")
+        if self.ledger.approvals[request.approval_id] is not None:
+            return pb.DecideResponse(outcome=pb.DECIDE_OUTCOME_ALREADY_DECIDED, message="It was decided before.")
+        self.ledger.approvals[request.approval_id] = request.approved
+        run_id = request.approval_id.partition("-")[2]
+        ask = self.ledger.parked.get(run_id)
+        return pb.DecideResponse(
+            outcome=pb.DECIDE_OUTCOME_DECIDED,
+            message="Noted.",
+            session_id=ask.session_id if ask else "",
+            run_id=run_id,
+            resume=ask is not None,
+        )
+
+    async def ListApprovals(self, request: pb.ListApprovalsRequest, context: Any) -> pb.ListApprovalsResponse:
+        """All that wait."""
+        await self._call(request, context)
+        waiting = [name for name, decided in self.ledger.approvals.items() if decided is None]
+        return pb.ListApprovalsResponse(
+            approvals=[pb.PendingApproval(request=pb.ApprovalRequired(approval_id=name)) for name in waiting]
+        )
+
+    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
+        """One letter."""
+        await self._call(request, context)
+        return pb.ListDeadLettersResponse(dead_letters=[pb.DeadLetter(id="d1", tenant=request.tenant)])
+
+    async def ReplayDeadLetter(self, request: pb.ReplayDeadLetterRequest, context: Any) -> pb.ReplayDeadLetterResponse:
+        """Succeeds."""
+        await self._call(request, context)
+        letter = pb.DeadLetter(id=request.id, state=pb.DEAD_LETTER_STATE_REPLAYED)
+        return pb.ReplayDeadLetterResponse(dead_letter=letter, outcome=pb.STEP_OUTCOME_SUCCEEDED, message="Done.")
+
+    async def DiscardDeadLetter(
+        self, request: pb.DiscardDeadLetterRequest, context: Any
+    ) -> pb.DiscardDeadLetterResponse:
+        """Succeeds."""
+        await self._call(request, context)
+        return pb.DiscardDeadLetterResponse(dead_letter=pb.DeadLetter(id=request.id))
+
+    async def SetBreaker(self, request: pb.SetBreakerRequest, context: Any) -> pb.SetBreakerResponse:
+        """Succeeds."""
+        await self._call(request, context)
+        return pb.SetBreakerResponse()
+
+    async def _call(self, request: Message, context: Any) -> None:
+        self.calls.append(request)
+        if self.abort is not None:
+            await context.abort(self.abort, f"{self.name} says no")
 
     async def Converse(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ConverseEvent]:
         """One run."""
         try:
-            async for event in self._run(request_iterator):
+            async for event in self._run(request_iterator, context):
                 yield event
                 self.sent += 1
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.set()
             raise
 
-    async def _run(self, requests: Any) -> AsyncIterator[pb.ConverseEvent]:
-        ask = (await anext(aiter(requests))).ask
-        self.asks.append(ask)
-        count = 0
+    async def _run(self, requests: Any, context: Any) -> AsyncIterator[pb.ConverseEvent]:
+        first = await anext(aiter(requests))
+        ask, count = first.ask, 0
+        if first.HasField("resume"):
+            self.resumes.append(first.resume)
+            ask = self.ledger.parked[first.resume.run_id]
+        else:
+            self.asks.append(ask)
 
         def event(**kind: Any) -> pb.ConverseEvent:
             nonlocal count
@@ -117,25 +224,61 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
             return pb.ConverseEvent(sequence=count, run_id=ask.run_id, **kind)
 
         step = pb.StepStarted(step_id="s1", tool="jira.issue.create", summary="Create an issue")
-        yield event(accepted=pb.Accepted(session_id=ask.session_id, revision="r1", worker=self.name))
-        if ask.text == "die":
-            yield event(step_started=step)
-            await asyncio.sleep(0.05)
-            self._killing = asyncio.create_task(self.stop())
-            await asyncio.sleep(60)
-        if ask.text == "hang":
-            self.hung = True
-            await asyncio.sleep(60)
-        if ask.text == "wait":
+        again = ask.attempt > 1
+        if first.HasField("resume"):
+            yield event(resumed=pb.Resumed(worker=self.name, reason="The approvals are decided."))
+            yield event(final=pb.Final(text="approved" if self._approved(ask.run_id) else "refused"))
+            self.ledger.parked.pop(ask.run_id, None)
+            return
+        if again:
+            yield event(resumed=pb.Resumed(worker=self.name, reason=f"{ask.lost_worker} was lost."))
+        else:
+            yield event(accepted=pb.Accepted(session_id=ask.session_id, revision="r1", worker=self.name))
+        if ask.text == "poison":
+            raise RuntimeError("poison")
+        if ask.text == "wait" or (ask.text == "wait and die" and again):
             self.stops.append((await anext(aiter(requests))).stop.reason)
             yield event(final=pb.Final(text="stopped", partial=True))
             return
-        if ask.text == "approve":
+        if ask.text in {"approve", "decide and die"}:
             yield event(approval_required=pb.ApprovalRequired(approval_id="a1", tool=step.tool, summary="Create?"))
             decision = (await anext(aiter(requests))).decision
             self.decisions.append(decision)
+            if ask.text == "decide and die" and not again:
+                await self._killed()
+            yield event(approval_decided=pb.ApprovalDecided(approval_id="a1", approved=decision.approved))
             yield event(final=pb.Final(text="approved" if decision.approved else "refused"))
             return
+        if ask.text.startswith("park"):
+            by, who = (pb.APPROVER_MANAGER, "boss") if "boss" in ask.text else (pb.APPROVER_USER, "mine")
+            name = f"{who}-{ask.run_id}"
+            self.ledger.approvals[name] = None
+            self.ledger.parked[ask.run_id] = ask
+            yield event(
+                approval_required=pb.ApprovalRequired(approval_id=name, tool=step.tool, summary="Create?", by=by)
+            )
+            if self.drop_decisions:  # parks while the decision is on its way up
+                await anext(aiter(requests))
+            yield event(parked=pb.Parked(approval_ids=[name]))
+            return
+        if not again:
+            if ask.text in {"die", "hand over", "end"}:
+                yield event(text_delta=pb.TextDelta(text="half of"))
+                yield event(step_started=step)
+            if ask.text == "die":
+                await asyncio.sleep(0.05)
+                await self._killed()
+            if ask.text == "wait and die":
+                await anext(aiter(requests))
+                await self._killed()
+            if ask.text == "hang":
+                self.hung = True
+                await asyncio.sleep(60)
+            if ask.text == "hand over":
+                self.serving = False
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "handing over")
+            if ask.text == "end":
+                return
         if ask.text == "flood":
             for _ in range(2_000):
                 yield event(text_delta=pb.TextDelta(text="x" * 10_000))
@@ -186,6 +329,8 @@ class FakeKube:
         self.lists = 0
         self.expire_watches = False
         self.allowed: Callable[[str, str], bool] = lambda user, namespace: True
+        self.forbidden: set[tuple[str, str]] = set()
+        """Pairs of verb and resource that nobody may."""
         self.reviews = 0
         self._watchers: dict[str, set[asyncio.Queue[dict[str, Any]]]] = {"pods": set(), "tenants": set()}
         self._runner: web.AppRunner | None = None
@@ -278,8 +423,12 @@ class FakeKube:
     async def _access_review(self, request: web.Request) -> web.Response:
         self.reviews += 1
         spec = (await request.json())["spec"]
-        namespace = spec["resourceAttributes"].get("namespace", "")
-        return web.json_response({"status": {"allowed": self.allowed(spec["user"], namespace)}})
+        wanted = spec["resourceAttributes"]
+        allowed = self.allowed(spec["user"], wanted.get("namespace", ""))
+        allowed = (
+            allowed and wanted["group"] == names.GROUP and (wanted["verb"], wanted["resource"]) not in self.forbidden
+        )
+        return web.json_response({"status": {"allowed": allowed}})
 
 
 class Chat:
@@ -327,6 +476,6 @@ class Chat:
                     return events
 
     async def ask(self, text: str, seconds: float = 5) -> list[dict[str, Any]]:
-        """Ask, and take everything to the end."""
+        """Ask, and take everything to the end, or until the run waits."""
         await self.send(type="ask", text=text)
-        return await self.until("final", "error", seconds=seconds)
+        return await self.until("final", "error", "parked", seconds=seconds)

@@ -1,115 +1,112 @@
-"""A Valkey for the session, and a chat server in this process with a fake worker."""
+"""Runs between real gRPC channels and fake workers in this process; no store, no WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import uvicorn
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from pilothouse_dataplane.gateway.app import build_app
+from pilothouse_dataplane.gateway.approvals import Approvals
 from pilothouse_dataplane.gateway.channels import ChannelPool
-from pilothouse_dataplane.gateway.chat import ChatServer
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
-from pilothouse_dataplane.gateway.identity import DevTokenVerifier
 from pilothouse_dataplane.gateway.metrics import Metrics
-from pilothouse_dataplane.gateway.sessions import SessionStore
+from pilothouse_dataplane.gateway.runs import Run
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory, TenantRef, Worker
-from pilothouse_testing.gateway_fakes import SIGNING_KEY, FakeAgent
-from pilothouse_testing.servers import free_port, valkey
+from pilothouse_proto.agent.v1 import agent_pb2 as pb
+from pilothouse_testing.gateway_fakes import FakeAgent, FakeLedger, MemorySessions
 
-
-@pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
+ANA = pb.User(subject="ana", email="ana@acme.example")
 
 
 @dataclass
-class Gateway:
-    base: str
-    directory: Directory
-    chat: ChatServer
-    redis: Redis
-    pool: ChannelPool
-    agents: dict[str, FakeAgent]
+class Asked:
+    """A run under way, and what its client has got."""
 
-    async def add_worker(self, name: str, tenant: str = "acme", revision: str = "r1") -> FakeAgent:
-        agent = FakeAgent(name)
-        port = await agent.start()
-        self.agents[name] = agent
-        worker = Worker(tenant, tenant, name, f"uid-{name}", "127.0.0.1", revision, True, port)
-        self.directory.table.put_worker((tenant, name), worker)
-        self.directory.announce()
+    run: Run
+    events: list[dict[str, Any]]
+    ending: asyncio.Task[dict[str, Any]]
+    _grown: asyncio.Event
+
+    def kinds(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    async def until(self, kind: str) -> None:
+        async with asyncio.timeout(5):
+            while kind not in self.kinds():
+                self._grown.clear()
+                await self._grown.wait()
+
+    async def end(self, seconds: float = 5) -> dict[str, Any]:
+        async with asyncio.timeout(seconds):
+            last = await self.ending
+        self.events.append(last)
+        return last
+
+
+@dataclass
+class Bench:
+    settings: Settings
+    directory: Directory
+    pool: ChannelPool
+    dispatcher: Dispatcher
+    approvals: Approvals
+    metrics: Metrics
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    agents: dict[str, FakeAgent] = field(default_factory=dict)
+    _number: int = 0
+
+    async def worker(self, name: str, *, revision: str = "r1", ready: bool = True) -> FakeAgent:
+        agent = self.agents[name] = FakeAgent(name, self.ledger)
+        self.show(name, await agent.start(), revision=revision, ready=ready)
         return agent
 
+    def show(self, name: str, port: int, *, revision: str = "r1", ready: bool = True) -> None:
+        worker = Worker("acme", "acme", name, f"uid-{name}", "127.0.0.1", revision, ready, port)
+        self.directory.table.put_worker(("acme", name), worker)
+        self.directory.announce()
 
-class _Quiet(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    def ask(self, text: str, session: str = "s1") -> Asked:
+        self._number += 1
+        events: list[dict[str, Any]] = []
+        grown = asyncio.Event()
+
+        async def emit(body: dict[str, Any]) -> None:
+            events.append(body)
+            grown.set()
+
+        run = Run(
+            pb.Ask(tenant="acme", session_id=session, run_id=f"run{self._number}", user=ANA, text=text),
+            dispatcher=self.dispatcher,
+            settings=self.settings,
+            metrics=self.metrics,
+            emit=emit,
+        )
+        return Asked(run, events, asyncio.create_task(run.execute()), grown)
 
 
 @pytest.fixture
-async def start(valkey_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
-    key = tmp_path / "key"
-    key.write_bytes(SIGNING_KEY)
-    async with contextlib.AsyncExitStack() as stack:
+async def bench() -> AsyncIterator[Callable[..., Bench]]:
+    made: list[Bench] = []
 
-        async def build(**changes: object) -> Gateway:
-            settings = replace(
-                Settings(pod_ip="127.0.0.1", redis_url=valkey_url, dev_token_key_file=key, http_port=free_port()),
-                **changes,  # type: ignore[arg-type]
-            )
-            redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
-            directory, metrics = Directory(), Metrics()
-            for tenant in ("acme", "globex"):
-                directory.table.put_tenant(TenantRef(tenant, tenant, tenant, "2026"))
-            pool = ChannelPool(probe_interval=settings.probe_interval, silence=settings.worker_silence)
-            sessions = SessionStore(redis, ttl=settings.session_ttl, lock_ttl=settings.run_lock_ttl)
-            chat = ChatServer(
-                settings=settings,
-                verifier=DevTokenVerifier(key),
-                sessions=sessions,
-                dispatcher=Dispatcher(directory, sessions, pool, wait=settings.no_worker_wait),
-                metrics=metrics,
-            )
+    def build(**changes: Any) -> Bench:
+        plain = Settings(pod_ip="127.0.0.1", redis_url="", dev_token_key_file=Path())
+        settings = replace(plain, **{"no_worker_wait": 2.0, "takeover_wait": 2.0, "action_wait": 0.3, **changes})
+        directory, metrics = Directory(), Metrics()
+        directory.table.put_tenant(TenantRef("acme", "acme", "acme", "2026"))
+        pool = ChannelPool(probe_interval=settings.probe_interval, silence=settings.worker_silence)
+        dispatcher = Dispatcher(directory, MemorySessions(), pool, wait=settings.no_worker_wait)
+        approvals = Approvals(dispatcher=dispatcher, settings=settings, metrics=metrics)
+        made.append(Bench(settings, directory, pool, dispatcher, approvals, metrics))
+        return made[-1]
 
-            async def ready() -> str | None:
-                return None
-
-            server = _Quiet(
-                uvicorn.Config(
-                    build_app(settings=settings, chat=chat, metrics=metrics, ready=ready),
-                    port=settings.http_port,
-                    log_config=None,
-                    lifespan="off",
-                    timeout_graceful_shutdown=1,
-                    ws_max_size=settings.max_frame_bytes,
-                )
-            )
-            task = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
-            gateway = Gateway(f"http://127.0.0.1:{settings.http_port}", directory, chat, redis, pool, {})
-
-            async def close() -> None:
-                server.should_exit = True
-                await task
-                await pool.close()
-                for agent in gateway.agents.values():
-                    await agent.stop()
-                await redis.aclose()
-
-            stack.push_async_callback(close)
-            return gateway
-
-        yield build
+    yield build
+    for one in made:
+        await one.approvals.close()
+        for agent in one.agents.values():
+            await agent.stop()
+        await one.pool.close()

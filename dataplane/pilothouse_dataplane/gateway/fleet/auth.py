@@ -1,5 +1,6 @@
-"""Who may see the fleet: Kubernetes decides, by TokenReview (audience ``pilothouse-fleet``) and SubjectAccessReview
-(``get fleets.pilothouse.dev``; in the tenant's namespace where one tenant is asked for)."""
+"""Who may see the fleet and act on it: Kubernetes decides, by TokenReview (audience ``pilothouse-fleet``) and
+SubjectAccessReview. To see takes ``get fleets.pilothouse.dev``, in the tenant's namespace where one tenant is asked
+for; each action takes a verb and a resource of its own, in the tenant's namespace."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ _CACHE_SECONDS = 30.0
 _CACHE_ENTRIES = 1_000
 _PARALLEL = 8
 _RESOURCE = f"fleets.{names.GROUP}"
+_SEE = ("get", "fleets")
 
 
 class Unauthenticated(Exception):
@@ -40,7 +42,9 @@ class KubeRequests(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _User:
+class Caller:
+    """Who calls, as Kubernetes knows them."""
+
     name: str
     uid: str
     groups: tuple[str, ...]
@@ -52,7 +56,7 @@ class Authorizer:
 
     def __init__(self, kube: KubeRequests) -> None:
         self._kube = kube
-        self._users: OrderedDict[str, tuple[float, _User | None]] = OrderedDict()
+        self._users: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
         self._rights: OrderedDict[tuple[str, str], tuple[float, bool]] = OrderedDict()
         self._slots = asyncio.Semaphore(_PARALLEL)
 
@@ -82,7 +86,24 @@ class Authorizer:
             )
         return allowed
 
-    async def _user(self, token: str | None) -> tuple[_User, str]:
+    async def permit(
+        self, token: str | None, verb: str, resource: str, tenant: str, tenants: Mapping[str, str]
+    ) -> Caller:
+        """Who acts on this tenant, where they may: ``verb`` on ``resource`` (plural) in the tenant's namespace.
+
+        Asked anew each time: a right that was taken away must not act for another 30 s. Raises like :meth:`visible`.
+        """
+        user, _ = await self._user(token)
+        namespace = tenants.get(tenant)
+        if namespace is None or not await self._review_right(user, (verb, resource), namespace):
+            raise Denied(
+                f"{user.name} may not do this to tenant {tenant}, or there is none. Nothing was done. It needs "
+                f"`{verb} {resource}.{names.GROUP}` in its namespace: bind a role that allows it there, or the cluster "
+                f"role of {names.SRE_SERVICE_ACCOUNT}."
+            )
+        return user
+
+    async def _user(self, token: str | None) -> tuple[Caller, str]:
         if not token:
             raise Unauthenticated(
                 f"No token came. Send `authorization: Bearer <token>` with a token of audience {names.FLEET_AUDIENCE}."
@@ -108,33 +129,38 @@ class Authorizer:
             )
         return cached[1], key
 
-    async def _may(self, user: _User, token_key: str, namespace: str) -> bool:
+    async def _may(self, user: Caller, token_key: str, namespace: str) -> bool:
         key = (token_key, namespace)
         cached = self._rights.get(key)
         if cached is None or cached[0] < time.monotonic():
-            async with self._slots:
-                review = await self._review(
-                    "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-                    {
-                        "apiVersion": "authorization.k8s.io/v1",
-                        "kind": "SubjectAccessReview",
-                        "spec": {
-                            "user": user.name,
-                            "uid": user.uid,
-                            "groups": list(user.groups),
-                            "extra": {name: list(values) for name, values in user.extra},
-                            "resourceAttributes": {
-                                "verb": "get",
-                                "group": names.GROUP,
-                                "resource": "fleets",
-                                **({"namespace": namespace} if namespace else {}),
-                            },
-                        },
-                    },
-                )
-            cached = (time.monotonic() + _CACHE_SECONDS, review.get("status", {}).get("allowed") is True)
+            may = await self._review_right(user, _SEE, namespace)
+            cached = (time.monotonic() + _CACHE_SECONDS, may)
             _remember(self._rights, key, cached)
         return cached[1]
+
+    async def _review_right(self, user: Caller, right: tuple[str, str], namespace: str) -> bool:
+        verb, resource = right
+        async with self._slots:
+            review = await self._review(
+                "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SubjectAccessReview",
+                    "spec": {
+                        "user": user.name,
+                        "uid": user.uid,
+                        "groups": list(user.groups),
+                        "extra": {name: list(values) for name, values in user.extra},
+                        "resourceAttributes": {
+                            "verb": verb,
+                            "group": names.GROUP,
+                            "resource": resource,
+                            **({"namespace": namespace} if namespace else {}),
+                        },
+                    },
+                },
+            )
+        return review.get("status", {}).get("allowed") is True
 
     async def _review(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -145,13 +171,13 @@ class Authorizer:
             ) from error
 
 
-def _user_of(review: Mapping[str, Any]) -> _User | None:
+def _user_of(review: Mapping[str, Any]) -> Caller | None:
     status = review.get("status", {})
     # A server that knows no audiences leaves them out: then the token was not checked for ours, and is refused.
     if status.get("authenticated") is not True or names.FLEET_AUDIENCE not in (status.get("audiences") or ()):
         return None
     user = status.get("user", {})
-    return _User(
+    return Caller(
         name=user.get("username", ""),
         uid=user.get("uid", ""),
         groups=tuple(user.get("groups") or ()),

@@ -1,4 +1,4 @@
-"""The Fleet gRPC service: a snapshot, then coalesced changes, for as long as the caller may see them."""
+"""What the Fleet gRPC service shows: a snapshot, then coalesced changes, for as long as the caller may see them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from pilothouse_dataplane.gateway.fleet.auth import Authorizer, Denied, Unauthenticated, Unavailable
+from pilothouse_dataplane.gateway.approvals import Approvals
+from pilothouse_dataplane.gateway.calls import WorkerCalls
+from pilothouse_dataplane.gateway.fleet.actions import FleetActions, bearer, refused
+from pilothouse_dataplane.gateway.fleet.auth import Authorizer
 from pilothouse_dataplane.gateway.fleet.hub import Hub, Subscription
 from pilothouse_dataplane.gateway.fleet.projection import Key, Projection
 from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory
 from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
-from pilothouse_proto.fleet.v1 import fleet_pb2_grpc
 
 _SNAPSHOT = 2_000
 """Sessions in the first message (about 600 KB; a gRPC message may have 4 MB); older ones follow as changes."""
@@ -25,7 +27,7 @@ _SNAPSHOT = 2_000
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class FleetService(fleet_pb2_grpc.FleetServicer):
+class FleetService(FleetActions):
     """See ``fleet.proto``."""
 
     def __init__(
@@ -33,27 +35,24 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         *,
         settings: Settings,
         authorizer: Authorizer,
+        calls: WorkerCalls,
+        approvals: Approvals,
         directory: Directory,
         projection: Projection,
         hub: Hub,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
-        self._authorizer = authorizer
-        self._directory = directory
+        super().__init__(
+            settings=settings, authorizer=authorizer, calls=calls, approvals=approvals, directory=directory
+        )
         self._projection = projection
         self._hub = hub
         self._metrics = metrics
 
     async def _visible(self, context: Context, tenant: str) -> frozenset[str] | None:
-        try:
-            return await self._authorizer.visible(_bearer(context), tenant, self._directory.table.tenants())
-        except Unauthenticated as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except Denied as error:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        except Unavailable as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        async with refused(context):
+            return await self._authorizer.visible(bearer(context), tenant, self._directory.table.tenants())
+        raise AssertionError("unreachable: refused() has ended the call")
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
         """One snapshot, then changes as they happen; ends when the right is taken away."""
@@ -101,6 +100,8 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                     snapshot.costs.append(change.cost)
                 elif key.kind == "breaker":
                     snapshot.breakers.append(change.breaker)
+                elif key.kind == "approval":
+                    snapshot.approvals.append(change.approval)
                 elif len(snapshot.sessions) < _SNAPSHOT:
                     snapshot.sessions.append(change.session)
                 else:
@@ -145,12 +146,3 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         finally:
             self._metrics.fleet_clients.dec()
             self._hub.remove(subscription)
-
-
-def _bearer(context: Context) -> str | None:
-    for name, value in context.invocation_metadata() or ():
-        if name == "authorization":
-            text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            scheme, _, token = text.partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else None
-    return None

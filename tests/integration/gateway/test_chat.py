@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
-
 from pilothouse_testing.gateway_fakes import Chat, token
 from pilothouse_testing.servers import free_port
 
@@ -38,12 +36,7 @@ async def test_an_answer_streams_as_the_contract_says(start: Start) -> None:
     assert agent.asks[0].session_id == agent.asks[1].session_id == ready["session_id"]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"), [("die", "Create an issue"), ("hang", "nothing was under way")], ids=["killed", "hung"]
-)
-async def test_a_lost_worker_is_told_within_two_seconds_and_another_goes_on(
-    start: Start, text: str, reason: str
-) -> None:
+async def test_a_run_whose_worker_dies_is_answered_by_another_and_the_session_moves(start: Start) -> None:
     gateway = await start()
     await gateway.add_worker("w1")
     async with Chat.open(gateway.base) as chat:
@@ -51,14 +44,21 @@ async def test_a_lost_worker_is_told_within_two_seconds_and_another_goes_on(
         assert (await chat.ask("hi"))[0]["worker"] == "w1"
         await gateway.add_worker("w2")
         assert (await chat.ask("hi"))[0]["worker"] == "w1"  # affinity
-        await chat.send(type="ask", text=text)
-        await chat.until("step_started" if text == "die" else "accepted")
-        began = time.monotonic()
-        lost = (await chat.until("error"))[-1]
-        assert time.monotonic() - began < 2
-        assert lost["code"] == "ERROR_CODE_WORKER_LOST"
-        assert reason in lost["user_action"]
+        events = await chat.ask("die")
+        assert [e["sequence"] for e in events] == list(range(1, len(events) + 1))
+        assert next(e for e in events if e["type"] == "resumed")["worker"] == "w2"
+        assert events[-1]["text"] == "You said die"
         assert (await chat.ask("hi"))[0]["worker"] == "w2"
+
+
+async def test_a_lost_worker_is_told_where_no_other_comes(start: Start) -> None:
+    gateway = await start(takeover_wait=0.5)
+    await gateway.add_worker("w1")
+    async with Chat.open(gateway.base) as chat:
+        await chat.hello()
+        lost = (await chat.ask("die"))[-1]
+        assert lost["code"] == "ERROR_CODE_WORKER_LOST"
+        assert "Create an issue" in lost["user_action"]
 
 
 async def test_no_worker_is_told_after_the_wait_and_one_that_comes_meanwhile_is_used(start: Start) -> None:
@@ -101,10 +101,10 @@ async def test_approval_is_handed_on_once_and_only_where_it_was_asked_for(start:
         await chat.send(type="ask", text="approve")
         await chat.until("approval_required")
         await chat.send(type="decision", approval_id="other", approved=True)
-        assert (await chat.next())["code"] == "ERROR_CODE_INVALID_REQUEST"
+        assert (await chat.next())["outcome"] == "DECIDE_OUTCOME_NOT_FOUND"
         await chat.send(type="decision", approval_id="a1", approved=True)
         assert (await chat.until("final"))[-1]["text"] == "approved"
-    assert agent.decisions[0].decided_by == "ana@acme.example"
+    assert agent.decisions[0].decided_by == agent.decisions[0].decider.email == "ana@acme.example"
 
 
 async def test_a_session_belongs_to_one_user_of_one_tenant(start: Start) -> None:
