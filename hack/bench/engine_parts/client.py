@@ -29,8 +29,8 @@ class Seen:
     last: pb.ConverseEvent | None = None
     problem: str = ""
     """Why there is no whole ``final``; empty where there is."""
-    unknown: bool = False
-    """Whether a write took effect is not known, said a step."""
+    steps: dict[str, pb.StepFinished] = field(default_factory=dict)
+    """How each step ended, by its id."""
 
     @property
     def ended(self) -> bool:
@@ -76,7 +76,7 @@ async def converse(
             seen.events.append((time.monotonic() - seen.began, kind))
             seen.last = event
             steps = [event.step_finished] if kind == "step_finished" else event.resumed.steps
-            seen.unknown = seen.unknown or any(step.outcome == pb.STEP_OUTCOME_UNKNOWN for step in steps)
+            seen.steps.update({step.step_id: step for step in steps if step.step_id})
             if on_event is not None:
                 on_event(kind)
             if kind in ENDS:
