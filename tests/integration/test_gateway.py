@@ -147,18 +147,73 @@ async def test_page_health_metrics_and_headers(stack: Stack) -> None:
             assert large.status == 413
 
 
-async def test_a_pod_in_a_foreign_namespace_gets_no_traffic_and_a_lost_pod_is_told(stack: Stack) -> None:
+async def test_a_run_of_a_lost_pod_goes_to_another_and_never_to_a_pod_in_a_foreign_namespace(stack: Stack) -> None:
     stack.kube.put("pods", pod("acme", "evil", "127.0.0.1", namespace="evil"))
+    other, ip = FakeAgent("acme-worker-2"), loopback()
+    await other.start(ip, names.WORKER_GRPC_PORT)
     async with Chat.open(stack.http) as chat:
         await chat.hello()
         await chat.send(type="ask", text="wait")
         await chat.until("accepted")
         began = time.monotonic()
         stack.kube.delete("pods", "acme", "acme-worker-1")
-        lost = await chat.next()
-        assert lost["code"] == "ERROR_CODE_WORKER_LOST"
-        assert time.monotonic() - began < 2
+        await asyncio.sleep(0.3)
+        stack.kube.put("pods", pod("acme", "acme-worker-2", ip))
+        resumed = await chat.next()
+        assert (resumed["type"], resumed["worker"]) == ("resumed", "acme-worker-2")
+        assert time.monotonic() - began < 1
+        await chat.send(type="stop")
+        assert (await chat.next())["partial"] is True
+        stack.kube.delete("pods", "acme", "acme-worker-2")
         assert (await chat.ask("again", seconds=15))[-1]["code"] == "ERROR_CODE_NO_WORKER"
+    await other.stop()
+
+
+async def test_a_killed_worker_process_is_noticed_at_once_and_used_again_when_it_is_back(stack: Stack) -> None:
+    ip, times = loopback(), []
+    stack.kube.put("pods", pod("acme", "acme-worker-2", ip))
+    stack.kube.delete("pods", "acme", "acme-worker-1")
+    process = await _worker_process(ip)
+    try:
+        async with Chat.open(stack.http) as chat:
+            await chat.hello()
+            for _ in range(5):
+                await chat.send(type="ask", text="sleep")
+                await chat.until("accepted")
+                process.kill()
+                await process.wait()
+                killed = time.monotonic()
+                await asyncio.sleep(0.5)
+                process = await _worker_process(ip)
+                back = time.monotonic()
+                resumed = await chat.next()
+                assert resumed["type"] == "resumed"
+                times.append((time.monotonic() - back, time.monotonic() - killed))
+                assert (await chat.until("final", "error"))[-1]["type"] == "final"
+    finally:
+        process.kill()
+        await process.wait()
+    print("seconds from listening again to the first event:", ", ".join(f"{late:.2f}" for late, _ in times))
+    assert max(late for late, _ in times) < 0.6
+
+
+async def _worker_process(ip: str) -> asyncio.subprocess.Process:
+    """A fake worker of its own process; returns once it listens."""
+    code = (
+        "import asyncio, sys\n"
+        "from pilothouse_testing.gateway_fakes import FakeAgent\n"
+        "async def main():\n"
+        "    await FakeAgent('acme-worker-2').start(sys.argv[1], int(sys.argv[2]))\n"
+        "    print('up', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, ip, str(names.WORKER_GRPC_PORT), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    return process
 
 
 async def test_fleet_shows_old_and_new_events_to_those_who_may(stack: Stack) -> None:

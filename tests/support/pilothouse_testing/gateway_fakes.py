@@ -82,9 +82,10 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
 
     ``die``*: one step begins, then the server is killed; ``hang``*: accepts, then it stops answering anything;
     ``hand over``*: streams text, then gives the run away as a draining worker does; ``end``*: ends the stream early;
-    ``poison``: each worker fails; ``wait``: runs until a stop; ``approve``: asks for approval; ``park``: asks the user,
-    ``park for boss`` the manager, and parks; ``flood``: 2,000 long deltas; ``wait and die``*: dies once told to stop;
-    ``decide and die``*: dies once told a decision, and the next one waits for it; else: echoes.
+    ``sleep``*: accepts and does nothing; ``poison``: each worker fails; ``wait``: runs until a stop; ``approve``: asks
+    for approval; ``park``: asks the user, ``park for boss`` the manager, and parks; ``flood``: 2,000 long deltas;
+    ``wait and die``*: dies once told to stop; ``decide and die``*: dies once told a decision, and the next one waits
+    for it; else: echoes.
     """
 
     def __init__(self, name: str, ledger: FakeLedger | None = None) -> None:
@@ -271,6 +272,8 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
             if ask.text == "wait and die":
                 await anext(aiter(requests))
                 await self._killed()
+            if ask.text == "sleep":
+                await asyncio.sleep(60)
             if ask.text == "hang":
                 self.hung = True
                 await asyncio.sleep(60)
