@@ -152,7 +152,7 @@ async def test_a_stream_that_breaks_stalls_or_isnt_there() -> None:
 
 async def test_time_that_the_reader_takes_is_not_the_providers() -> None:
     timeouts = ModelTimeouts(connect=0.5, first_token=0.5, between_tokens=0.4)
-    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop")]
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), "[DONE]"]
     async with serving("/chat/completions", events(*chunks, pause=0.6)) as url:
         provider = OpenAIProvider("local", url, None, timeouts)
         got = []
