@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
-import grpc.aio
 import pytest
 import yaml
-from aiohttp import web
 from click.testing import CliRunner
 from joserfc import jwt
 from joserfc.jwk import OctKey
-from websockets.asyncio.server import ServerConnection, serve
 
-from pilothouse_proto.events.v1 import events_pb2
-from pilothouse_proto.fleet.v1 import fleet_pb2, fleet_pb2_grpc
+from pilothouse_testing.tui_servers import KEY, api_server, fleet_server, gateway, kubeconfig, tenant_json
 from pilothouse_tui.cli import main
 from pilothouse_tui.data.chat import ChatConnection, converse
 from pilothouse_tui.data.fleet import FleetClient
@@ -42,76 +36,6 @@ from pilothouse_tui.model import (
     Session,
     Update,
 )
-
-KEY = b"0123456789abcdef0123456789abcdef"
-
-
-class FakeKube:
-    """Enough of an API server: the lists, one watch, the Secret, the Service, TokenRequest."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.lists = 0
-        self.watch_codes: list[int] = []
-        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != "Bearer admin":
-            return web.json_response({"message": "who are you"}, status=403)
-        path = request.path
-        if path.endswith("/serviceaccounts/pilothouse-sre/token"):
-            self.tokens += 1
-            assert (await request.json())["spec"]["audiences"] == ["pilothouse-fleet"]
-            status = {"token": f"sre-{self.tokens}", "expirationTimestamp": "2099-01-01T00:00:00Z"}
-            return web.json_response({"status": status}, status=201)
-        if path.endswith("/secrets/pilothouse-dev-tokens"):
-            return web.json_response({"data": {"signing-key": base64.b64encode(KEY).decode()}})
-        if path.endswith("/services/pilothouse-gateway"):
-            return web.json_response({"spec": {"ports": [{"name": "http", "nodePort": 30080}]}})
-        if path.endswith("/pods"):
-            return web.json_response({"items": []})
-        if "/tenants" in path and "watch" in request.query:
-            if self.watch_codes:
-                return web.json_response({}, status=self.watch_codes.pop())
-            response = web.StreamResponse()
-            await response.prepare(request)
-            while True:
-                event = json.dumps(await self.events.get()).encode() + b"\n"
-                await response.write(event[:7])  # a line may come in pieces
-                await response.write(event[7:])
-        if "watch" in request.query:
-            await asyncio.sleep(60)
-        if path.startswith("/apis/pilothouse.dev/"):
-            self.lists += 1
-            items = [tenant_json("acme")] if path.endswith("/tenants") else []
-            return web.json_response({"metadata": {"resourceVersion": "5"}, "items": items})
-        return web.json_response({"message": "not found"}, status=404)
-
-
-def tenant_json(name: str) -> dict[str, Any]:
-    return {
-        "metadata": {"name": name, "namespace": name, "generation": 2, "resourceVersion": "6"},
-        "spec": {"displayName": name.title()},
-        "status": {
-            "observedGeneration": 2,
-            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T09:00:00Z"}],
-        },
-    }
-
-
-@asynccontextmanager
-async def api_server() -> AsyncIterator[tuple[FakeKube, str]]:
-    fake = FakeKube()
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", fake.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield fake, f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def access(server: str, token: str = "admin") -> ClusterAccess:
@@ -226,16 +150,12 @@ def test_development_tokens_follow_the_contract() -> None:
 
 async def test_the_token_command_prints_a_token(tmp_path: Path) -> None:
     async with api_server() as (_, url):
-        config = tmp_path / "kubeconfig"
-        config.write_text(yaml.safe_dump({
-            "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": url}}],
-            "users": [{"name": "u", "user": {"token": "admin"}}],
-        }))  # fmt: skip
-        arguments = ["token", "--tenant", "globex", "--user", "a@b.example", "--kubeconfig", str(config)]
+        arguments = ["token", "--tenant", "globex", "--user", "a@b.example", "--kubeconfig", kubeconfig(tmp_path, url),
+                     "--manager", "boss@b.example", "--group", "it", "--group", "hr"]  # fmt: skip
         result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
     assert result.exit_code == 0, result.output
-    assert jwt.decode(result.output.strip(), OctKey.import_key(KEY)).claims["tenant"] == "globex"
+    claims = jwt.decode(result.output.strip(), OctKey.import_key(KEY)).claims
+    assert (claims["tenant"], claims["manager"], claims["groups"]) == ("globex", "boss@b.example", ["it", "hr"])
 
 
 def test_a_missing_kubeconfig_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -244,43 +164,6 @@ def test_a_missing_kubeconfig_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 1
     assert "→" in result.output
     assert "Traceback" not in result.output
-
-
-class FakeFleet(fleet_pb2_grpc.FleetServicer):
-    """Answers a snapshot and one change; refuses the tokens in ``refused``."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.refused: set[str] = set()
-
-    async def Watch(self, request: fleet_pb2.WatchRequest, context: Any) -> AsyncIterator[fleet_pb2.WatchResponse]:
-        token = dict(context.invocation_metadata())["authorization"]
-        self.seen.append(token)
-        if token in self.refused:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not valid")
-        session = fleet_pb2.Session(tenant="acme", session_id="s1", active=True, cost_micros=7)
-        breaker = fleet_pb2.Breaker(tenant="acme", name="connector/jira", state=events_pb2.BREAKER_STATE_HALF_OPEN)
-        yield fleet_pb2.WatchResponse(snapshot=fleet_pb2.Snapshot(sessions=[session], breakers=[breaker]))
-        yield fleet_pb2.WatchResponse()  # a change that this version does not know
-        yield fleet_pb2.WatchResponse(session=fleet_pb2.Session(tenant="acme", session_id="s2"))
-
-    async def WatchSession(self, request: Any, context: Any) -> AsyncIterator[fleet_pb2.WatchSessionResponse]:
-        step = fleet_pb2.StepRecord(run_id="r", step_id="1", tool="jira.x", running=True)
-        run = fleet_pb2.RunRecord(run_id="r", running=True, steps=[step])
-        session = fleet_pb2.Session(tenant=request.tenant, session_id=request.session_id)
-        yield fleet_pb2.WatchSessionResponse(session=session, runs=[run])
-
-
-@asynccontextmanager
-async def fleet_server() -> AsyncIterator[tuple[FakeFleet, str]]:
-    fake, server = FakeFleet(), grpc.aio.server()
-    fleet_pb2_grpc.add_FleetServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield fake, f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
 
 
 async def test_fleet_carries_one_token_for_many_calls_and_turns_messages_into_the_model() -> None:
@@ -323,49 +206,6 @@ async def test_a_pod_address_of_a_remote_cluster_names_port_forward(monkeypatch:
     monkeypatch.setattr("pilothouse_tui.data.fleet.GATEWAY_FLEET_PORT", 1)
     with pytest.raises(UnreachableError, match="kubectl port-forward -n pilothouse-system"):
         await FleetClient(kube, "", connect_timeout=0.2).snapshot()
-
-
-class FakeGateway:
-    """Answers a hello and asks; ``die`` closes the connection in the middle of a run."""
-
-    def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.die = False
-
-    async def handle(self, socket: ServerConnection) -> None:
-        async for raw in socket:
-            message = json.loads(raw)
-            self.got.append(message)
-            match message["type"]:
-                case "hello" if message["token"] == "bad":
-                    error = {"type": "error", "message": "The token has expired.", "user_action": "Sign in again."}
-                    await socket.send(json.dumps(error))
-                case "hello":
-                    session = message["session_id"] or "s-new"
-                    ready = {"type": "ready", "session_id": session, "tenant": "acme", "user": "e@acme.example"}
-                    await socket.send(json.dumps(ready))
-                case "ask":
-                    await socket.send(json.dumps({"type": "accepted", "run_id": "r1", "sequence": 1}))
-                    if self.die:
-                        await socket.close(1012, "restarting")
-                    elif message["text"] == "write":
-                        await socket.send(json.dumps({"type": "approval_required", "approval_id": "a1", "tool": "t"}))
-                    elif message["text"] == "fail":
-                        await socket.send(json.dumps({"type": "error", "message": "No.", "user_action": "Wait."}))
-                    elif message["text"] != "wait":
-                        await socket.send(json.dumps({"type": "text_delta", "text": "4"}))
-                        await socket.send(json.dumps({"type": "final", "text": "42"}))
-                case "stop":
-                    await socket.send(json.dumps({"type": "final", "text": "", "partial": True}))
-                case "decision":
-                    await socket.send(json.dumps({"type": "final", "text": str(message["approved"])}))
-
-
-@asynccontextmanager
-async def gateway() -> AsyncIterator[tuple[FakeGateway, str]]:
-    fake = FakeGateway()
-    async with serve(fake.handle, "127.0.0.1", 0) as server:
-        yield fake, f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/chat"
 
 
 async def good() -> str:

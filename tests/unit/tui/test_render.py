@@ -16,8 +16,9 @@ from rich.cells import cell_len
 from pilothouse_testing.tui_fakes import BREAKERS, DETAIL, NOW, OBJECTS, SESSIONS, SNAPSHOT, ago, tenant
 from pilothouse_tui.model import FLEET, BreakerState, Connected, Fleet, Lost, ObjectDeleted, ObjectsListed
 from pilothouse_tui.render.chat import lines
-from pilothouse_tui.render.detail import plain, session_lines, tenant_page
+from pilothouse_tui.render.detail import session_lines, tenant_page
 from pilothouse_tui.render.header import header, link_cell, problems
+from pilothouse_tui.render.lines import plain
 from pilothouse_tui.render.overview import breaker_rows, session_rows, tenant_rows
 from pilothouse_tui.render.plain import as_json, as_table
 from pilothouse_tui.render.style import breaker_mark, object_mark
@@ -146,7 +147,7 @@ def test_pages_say_reason_and_message() -> None:
 
 def test_get_prints_tables_and_json() -> None:
     table = as_table("breakers", SNAPSHOT, NOW).splitlines()
-    assert table[0].split() == ["TENANT", "NAME", "STATE", "FAILURES", "SINCE", "REASON"]
+    assert table[0].split() == ["TENANT", "NAME", "STATE", "FAILURES", "SLOW", "SINCE", "REASON"]
     assert len(table) == len(BREAKERS) + 1
     assert as_table("costs", SNAPSHOT, NOW).splitlines()[-1].split()[:2] == ["total", "$23.42"]
     assert json.loads(as_json("sessions", SNAPSHOT))[0]["last_outcome"] == "answered"
@@ -168,9 +169,12 @@ def test_chat_lines() -> None:
     ("module", "banned"),
     [
         ("pilothouse_tui.render.overview, pilothouse_tui.render.detail, pilothouse_tui.render.header,"
-         " pilothouse_tui.render.chat, pilothouse_tui.render.plain, pilothouse_tui.state",
+         " pilothouse_tui.render.chat, pilothouse_tui.render.plain, pilothouse_tui.render.deadletters,"
+         " pilothouse_tui.state",
          "textual grpc aiohttp kubernetes websockets"),
-        ("pilothouse_tui.cli, pilothouse_tui.cli.commands", "textual grpc aiohttp kubernetes websockets joserfc yaml"),
+        ("pilothouse_tui.cli, pilothouse_tui.cli.commands, pilothouse_tui.cli.dlq, pilothouse_tui.cli.approvals,"
+         " pilothouse_tui.cli.breakers",
+         "textual grpc aiohttp kubernetes websockets joserfc yaml"),
         ("pilothouse_tui.data.kube, pilothouse_tui.data.tokens, pilothouse_tui.data.chat", "textual grpc kubernetes"),
     ],
 )  # fmt: skip

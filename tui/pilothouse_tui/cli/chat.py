@@ -30,7 +30,7 @@ from pilothouse_tui.cli.printer import Printer
 from pilothouse_tui.data import convert
 from pilothouse_tui.data.chat import ChatConnection, Event
 from pilothouse_tui.errors import ToolError, UnreachableError
-from pilothouse_tui.model import Approval
+from pilothouse_tui.model import Approval, DecideOutcome
 from pilothouse_tui.render.approvals import asks_me
 
 _APPROVE = "  Approve? [y/N] "
@@ -91,7 +91,11 @@ class _Conversation:
         self._connection, self._printer, self._may_ask = connection, printer, may_ask
         self.me, self.tenant = str(ready.get("user") or ""), str(ready.get("tenant") or "")
         self._waiting: dict[str, Approval] = {}
-        """Approvals that nobody has answered yet, this user's and others'."""
+        """Approvals that are not decided yet, this user's and others'."""
+        self._sent: set[str] = set()
+        """Those of them that this user has answered, until the gateway confirms it."""
+        self._not_mine: set[str] = set()
+        """Those of which the gateway said that somebody else decides."""
         self._parked: set[str] = set()
         self._question: tuple[Approval, asyncio.Task[None]] | None = None
 
@@ -221,18 +225,19 @@ class _Conversation:
                 run_id = str(item.get("run_id") or "")
                 if item.get("type") == "accepted" and run_id not in self._parked:
                     own = own or run_id
-                status = FAILED if item.get("type") == "error" else status
+                if item.get("type") == "error" and (not own or item.get("run_id") in (None, own)):
+                    status = FAILED
                 self._show(item)
                 if self._question is not None:
                     self._printer.ask(_APPROVE)
-            if own in self._parked and self._nobody_answers(own, interrupted):
+            if own in self._parked and (interrupted or self._nobody_answers(own)):
                 self._leave_waiting(own)
                 return WAITS
 
     async def _ask_next(self, inbox: asyncio.Queue[_Item]) -> None:
         """Ask about the next approval that this user decides; a question that is void now is taken back."""
         if self._question is not None:
-            if self._question[0].approval_id in self._waiting:
+            if self._question[0] in self._mine():
                 return
             await self._drop_question()
         if (mine := self._mine()) and self._may_ask:
@@ -248,26 +253,29 @@ class _Conversation:
 
     async def _decide(self, approval: Approval, approved: bool) -> None:
         # The answer is bound to the question that was on the screen, whatever came since.
-        self._waiting.pop(approval.approval_id, None)
+        self._sent.add(approval.approval_id)
         await self._connection.decide(approval.approval_id, approved)
 
-    def _nobody_answers(self, run_id: str, interrupted: bool) -> bool:
-        """Whether what the run waits for is answered by nobody here."""
-        waiting = [a for a in self._waiting.values() if a.run_id == run_id]
-        return bool(waiting) and (interrupted or not self._may_ask or not any(asks_me(a, self.me) for a in waiting))
+    def _nobody_answers(self, run_id: str) -> bool:
+        """Whether what the run waits for is answered by nobody here, and no answer is on its way."""
+        waiting = [a for a in self._waiting.values() if a.run_id == run_id and a.approval_id not in self._sent]
+        mine = self._mine()
+        return bool(waiting) and not (self._may_ask and any(a in mine for a in waiting))
 
     def _leave_waiting(self, run_id: str) -> None:
         waiting = [a for a in self._waiting.values() if a.run_id == run_id]
         self._printer.parked(waiting, str(self._connection.session_id))
         for approval in waiting:
-            if asks_me(approval, self.me):
+            if approval in self._mine():
                 self._printer.note(
                     f"Answer it with: pilothouse approvals approve {approval.approval_id} --as {self.me}"
                     f" --tenant {self.tenant} (or: refuse)"
                 )
 
     def _mine(self) -> list[Approval]:
-        return [a for a in self._waiting.values() if asks_me(a, self.me)]
+        """Approvals that this user decides and has not answered."""
+        away = self._sent | self._not_mine
+        return [a for a in self._waiting.values() if asks_me(a, self.me) and a.approval_id not in away]
 
     def _show(self, event: Event) -> None:
         """Print an event and keep account of what waits."""
@@ -280,8 +288,12 @@ class _Conversation:
                 )
                 self._waiting[approval.approval_id] = approval
                 self._printer.approval(approval, self.me)
+            case "decision_result" if convert.decision(event).outcome is DecideOutcome.NOT_ALLOWED:
+                self._sent.discard(str(event.get("approval_id") or ""))
+                self._not_mine.add(str(event.get("approval_id") or ""))
             case "approval_decided" | "decision_result":
                 self._waiting.pop(str(event.get("approval_id") or ""), None)
+                self._sent.discard(str(event.get("approval_id") or ""))
             case "parked":
                 self._parked.add(run_id)
             case "resumed":
@@ -289,6 +301,8 @@ class _Conversation:
             case "final" | "error" if run_id:
                 self._parked.discard(run_id)
                 self._waiting = {k: a for k, a in self._waiting.items() if a.run_id != run_id}
+            case "error":
+                self._sent.clear()  # an answer may not have got through: it is asked again
 
 
 def _yes_or_no(text: str) -> bool | None:
