@@ -46,6 +46,11 @@ def events_key(tenant: str) -> str:
     return f"{{{tenant}}}:events"
 
 
+def breakers_key(tenant: str) -> str:
+    """Redis hash of what a tenant's workers know of their breakers: a JSON record under each breaker's name."""
+    return f"{{{tenant}}}:breakers"
+
+
 def session_key(tenant: str, session: str, part: str) -> str:
     """Redis key of one part of a session: ``short`` (messages) or ``worker`` (affinity)."""
     return f"{{{tenant}:{session}}}:{part}"
