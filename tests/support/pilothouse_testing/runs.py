@@ -131,22 +131,25 @@ class FakeTenant:
     def runtime(self, worker: str = "w1", ledger: Ledger | None = None) -> Runtime:
         """The runtime of one worker."""
         if worker not in self.runtimes:
-            guards = GuardRegistry(time.monotonic)
-            connectors = {each.name: (each, self.connector) for each in self.config.connectors}
-            self.runtimes[worker] = Runtime(
-                config=self.config,
-                hash="",
-                models=ModelGateway(
-                    self.config.route, {"local": self.model}, guards, clock=time.monotonic, random=lambda: 0.5
-                ),
-                toolset=Toolset(connectors, guards, clock=time.monotonic, random=lambda: 0.5),
-                memory=self.memory,
-                events=self.sink,
-                ledger=ledger or MemoryLedger(self.store, worker),
-                breakers=self.breakers,
-                locks=self.locks,
-            )
+            self.runtimes[worker] = self.build(self.config, "", worker, GuardRegistry(time.monotonic), ledger)
         return self.runtimes[worker]
+
+    def build(
+        self, config: WorkerConfig, hash: str, worker: str, guards: GuardRegistry, ledger: Ledger | None = None
+    ) -> Runtime:
+        """A runtime of that configuration over this tenant's fakes."""
+        connectors = {each.name: (each, self.connector) for each in config.connectors}
+        return Runtime(
+            config=config,
+            hash=hash,
+            models=ModelGateway(config.route, {"local": self.model}, guards, clock=time.monotonic, random=lambda: 0.5),
+            toolset=Toolset(connectors, guards, clock=time.monotonic, random=lambda: 0.5),
+            memory=self.memory,
+            events=self.sink,
+            ledger=ledger or MemoryLedger(self.store, worker),
+            breakers=self.breakers,
+            locks=self.locks,
+        )
 
     def ask(self, text: str = QUESTION, run_id: str = "r1", worker: str = "w1", lost: str = "") -> Told:
         """A client asks a worker."""
