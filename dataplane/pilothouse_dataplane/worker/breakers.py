@@ -4,7 +4,8 @@ A worker decides on its own breakers at once; no tool call waits for Redis. What
 after (its loop is woken), and each worker looks there every half second. One Lua script does both in one round trip:
 it merges the proposals that come with the call and gives back the whole hash, a few short records. There is no
 pub/sub: its messages get lost, so that the look each half second must be there anyway, and it suffices for "within a
-second"; two short commands a second and worker are 3,000 a second for 350 tenants of four, 3% of one Valkey core.
+second". Measured with six records, a look costs the store 0.05 ms and the worker 0.25 ms of CPU: 2,800 looks a second,
+of 350 tenants with four workers each, are 14% of a core of Valkey, 0.05% of a core of each worker.
 
 What is shared is the verdict, not the window: each worker counts its own calls.
 
