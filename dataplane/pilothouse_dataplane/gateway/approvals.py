@@ -26,6 +26,7 @@ from pilothouse_dataplane.gateway.runs import Emit, Run, Unwanted
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.stream import brief
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
+from pilothouse_proto.events.v1 import events_pb2 as ev
 
 log = logging.getLogger(__name__)
 
@@ -137,19 +138,35 @@ class Approvals:
         except (Problem, grpc.aio.AioRpcError) as error:
             log.warning("run %s: a decision could not be made again: %s", run.run_id, brief(error))
             return
-        self.resume(run.tenant, response)
+        # Decided twice: the worker did hear it, and goes on by itself. Then this is how the client reads on.
+        if response.resume or response.outcome == pb.DECIDE_OUTCOME_ALREADY_DECIDED:
+            self._go_on(run.tenant, run.session_id, run.run_id)
+
+    def heard(self, event: ev.RunEvent) -> None:
+        """An event of any tenant's stream. A parked run of a conversation that is open here may have ended unseen:
+        decided through another gateway, or lapsed. Its answer is then asked for."""
+        key = (event.tenant, event.run_id)
+        if event.HasField("run_finished") and key in self._sequences:
+            if (event.tenant, event.session_id) in self._audience:
+                self._go_on(event.tenant, event.session_id, event.run_id)
+            else:
+                self._sequences.pop(key, None)
 
     def resume(self, tenant: str, response: pb.DecideResponse) -> None:
         """Go on with the run of a decision, where the worker says so; at once and in the background."""
-        key = (tenant, response.run_id)
-        if not response.resume or key in self._resumed:
+        if response.resume:
+            self._go_on(tenant, response.session_id, response.run_id)
+
+    def _go_on(self, tenant: str, session_id: str, run_id: str) -> None:
+        key = (tenant, run_id)
+        if key in self._resumed:
             return
         run = Run(
-            pb.Resume(tenant=tenant, session_id=response.session_id, run_id=response.run_id),
+            pb.Resume(tenant=tenant, session_id=session_id, run_id=run_id),
             dispatcher=self._dispatcher,
             settings=self._settings,
             metrics=self._metrics,
-            emit=lambda body: self._tell(tenant, response.session_id, body),
+            emit=lambda body: self._tell(tenant, session_id, body),
             sequence=self._sequences.pop(key, _BEGUN),
         )
         self._resumed[key] = run

@@ -267,8 +267,19 @@ class _Connection:
         _still_signed_in(identity)
         for run in self._live(identity, session_id):
             if await run.decide(frame.approval_id, approved=frame.approved, user=identity.user()):
+                self._keep(asyncio.create_task(self._confirm(run, frame, identity), name="confirm"))
                 return
         self._beside(self._settle(frame, identity))
+
+    async def _confirm(self, run: Run, frame: DecisionFrame, identity: Identity) -> None:
+        """A worker that could not note a decision says nothing on its stream: then ask in the way that answers."""
+        await asyncio.sleep(self._settings.confirm_after)
+        if run.live and not run.confirmed(frame.approval_id):
+            await self._settle(frame, identity)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._server.beside.add(task)
+        task.add_done_callback(self._server.beside.discard)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Ask a worker while the reader goes on, so that a stop is heard; done even where the client goes away."""
@@ -283,8 +294,7 @@ class _Connection:
         task = asyncio.create_task(work, name="approvals")
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-        self._server.beside.add(task)
-        task.add_done_callback(self._server.beside.discard)
+        self._keep(task)
 
     async def _settle(self, frame: DecisionFrame, identity: Identity) -> None:
         approvals = self._server.approvals

@@ -55,19 +55,26 @@ class Dispatcher:
 
     @asynccontextmanager
     async def lease(
-        self, tenant: str, session_id: str, *, lost: Worker | None = None, until: Callable[[], float] | None = None
+        self,
+        tenant: str,
+        session_id: str,
+        *,
+        lost: Worker | None = None,
+        elsewhere: frozenset[str] = frozenset(),
+        until: Callable[[], float] | None = None,
     ) -> AsyncIterator[WorkerLink]:
         """A connected worker for one run. Raises :class:`Problem` NO_WORKER if none is found by ``until``.
 
         ``lost``: the worker that the run had and that is gone: the run goes to one of the same revision, and waits for
-        no store. ``until`` gives monotonic seconds and is asked again and again, so that a wait can be cut short.
+        no store. ``elsewhere``: uids of workers that said another one has the run. ``until`` gives monotonic seconds
+        and is asked again and again, so that a wait can be cut short.
         Nothing has been sent to a worker that could not be connected to, so trying the next one is safe.
         """
         if lost is None:
             affinity = await self._sessions.affinity(tenant, session_id)
         else:
             affinity = Affinity(lost.name, lost.revision)
-        link = await self._find(tenant, session_id, affinity, until or self._patience(self._wait))
+        link = await self._find(tenant, session_id, affinity, until or self._patience(self._wait), elsewhere)
         try:
             self._note(tenant, session_id, Affinity(link.worker.name, link.worker.revision))
             yield link
@@ -94,12 +101,18 @@ class Dispatcher:
         task.add_done_callback(self._noting.discard)
 
     async def _find(
-        self, tenant: str, session_id: str, affinity: Affinity | None, until: Callable[[], float]
+        self,
+        tenant: str,
+        session_id: str,
+        affinity: Affinity | None,
+        until: Callable[[], float],
+        elsewhere: frozenset[str] = frozenset(),
     ) -> WorkerLink:
         """An acquired link; the caller releases it."""
         table = self._directory.table
         while True:
-            worker = choose(session_id, table.ready(tenant), self._pool.in_flight(), affinity, self._avoided())
+            avoid = self._avoided() | elsewhere
+            worker = choose(session_id, table.ready(tenant), self._pool.in_flight(), affinity, avoid)
             if worker is not None:
                 link = await self._acquire(worker)
                 if link is not None:

@@ -69,6 +69,7 @@ class Run:
         self.tenant = opening.tenant
         self.session_id = opening.session_id
         self.sequence = sequence
+        self.live = False
         self._opening = opening
         self._dispatcher = dispatcher
         self._settings = settings
@@ -76,6 +77,8 @@ class Run:
         self._emit = emit
         self._stream: Stream | None = None
         self._heard = False
+        self._begun = False
+        """An earlier worker had the run, or it was parked."""
         self._steps: dict[str, str] = {}
         self._approvals: set[str] = set()
         self._decisions: dict[str, pb.ApprovalDecision] = {}
@@ -89,12 +92,14 @@ class Run:
     async def execute(self) -> dict[str, Any]:
         """Run to the end; returns the last event (``final``, ``error``, ``parked``). Raises what ``emit`` raises."""
         self._metrics.runs_in_flight.inc()
+        self.live = True
         try:
             last = await self._until_over()
         except Problem as problem:
             self.sequence += 1
             last = problem.event(run_id=self.run_id, sequence=self.sequence)
         finally:
+            self.live = False
             self._metrics.runs_in_flight.dec()
         self._metrics.runs.labels(outcome=str(last["type"])).inc()
         if last["type"] == "error":
@@ -103,11 +108,16 @@ class Run:
 
     async def _until_over(self) -> dict[str, Any]:
         takeovers, gone, patience = 0, None, self._began + self._settings.no_worker_wait
+        elsewhere: frozenset[str] = frozenset()
         while True:
             worker: Worker | None = None
             try:
                 async with self._dispatcher.lease(
-                    self.tenant, self.session_id, lost=gone, until=self._until(patience, first=gone is None)
+                    self.tenant,
+                    self.session_id,
+                    lost=gone,
+                    elsewhere=elsewhere,
+                    until=self._until(patience, first=gone is None),
                 ) as link:
                     if gone is None and self._stopped.is_set():
                         return self._stopped_before_start()
@@ -125,11 +135,14 @@ class Run:
                 if worker is None:
                     raise
                 now = time.monotonic()
-                if error.cause == "full" and gone is not None and now < patience:
+                if error.cause == "full" and now < patience:
                     await asyncio.sleep(_FULL_PAUSE)
                     continue
                 log.warning("run %s: worker %s lost: %s", self.run_id, worker.name, error)
-                self._dispatcher.avoid(worker)
+                if error.cause == "held":
+                    elsewhere |= {worker.uid}
+                else:
+                    self._dispatcher.avoid(worker)
                 if takeovers >= self._settings.max_takeovers or now >= self._deadline:
                     raise worker_lost(list(self._steps.values())) from error
                 self._metrics.takeovers.labels(cause=error.cause).inc()
@@ -144,6 +157,7 @@ class Run:
 
     async def _converse(self, link: WorkerLink, attempt: int, gone: Worker | None) -> dict[str, Any]:
         stream, self._heard = Stream(link, self.run_id), False
+        self._begun = gone is not None or isinstance(self._opening, pb.Resume)
         try:
             await stream.write(self._request(attempt, gone))
             self._stream = stream
@@ -160,7 +174,7 @@ class Run:
             refused = refusal(error)
             if refused is None:
                 raise lost(error) from error
-            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and gone is not None:
+            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and self._begun:
                 raise Lost(brief(error), "full") from error
             raise refused from error
         finally:
@@ -189,6 +203,7 @@ class Run:
                     raise Lost("the channel was closed")
                 event = await reading
                 if not self._heard:
+                    self._give_back(event)
                     await self._first(stream)
                 self.sequence = max(self.sequence + 1, event.sequence)
                 self._note(event)
@@ -202,6 +217,14 @@ class Run:
             for task in (reading, silent, stopped):
                 if task is not None:
                     task.cancel()
+
+    def _give_back(self, event: pb.ConverseEvent) -> None:
+        """Raises :class:`Lost` where a worker says of a run that was begun elsewhere that it can't have it."""
+        code = event.error.code if event.HasField("error") and self._begun else pb.ERROR_CODE_UNSPECIFIED
+        if code == pb.ERROR_CODE_RATE_LIMITED:
+            raise Lost(event.error.message, "full")
+        if code == pb.ERROR_CODE_WORKER_LOST:
+            raise Lost(event.error.message, "held")
 
     async def _first(self, stream: Stream) -> None:
         """A worker has begun: it now takes the decisions that a lost one may not have noted."""
@@ -286,6 +309,10 @@ class Run:
         if self._stream is not None and self._heard:
             await self._stream.write(pb.ConverseRequest(decision=decision))
         return True
+
+    def confirmed(self, approval_id: str) -> bool:
+        """Whether a worker has told what became of a decision that was handed on."""
+        return approval_id not in self._decisions
 
     def unconfirmed(self) -> list[pb.ApprovalDecision]:
         """Decisions that no worker has confirmed. Where the run parked meanwhile, they must be made anew."""

@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
         approvals=approvals,
         metrics=metrics,
     )
-    consumer = Consumer(stream_redis, directory, projection, hub, metrics)
+    consumer = Consumer(stream_redis, directory, projection, hub, metrics, approvals.heard)
 
     async with KubeClient(load_config()) as kube:
         discovery = Discovery(kube, directory)

@@ -50,6 +50,9 @@ class Settings:
     decide_timeout: float = 10.0
     """Seconds that a worker may take to note a decision or to list approvals: one transaction in PostgreSQL."""
 
+    confirm_after: float = 3.0
+    """Seconds that a decision on a run's own stream may stay unconfirmed; noting it takes milliseconds."""
+
     action_wait: float = 2.0
     """Seconds that an SRE's action waits for a worker: an SRE would rather hear at once that none is there."""
 

@@ -30,7 +30,10 @@ _LEAVE = 0.2
 
 
 class Lost(Exception):
-    """The worker is gone, or gives the run away; ``cause`` is one of lost, drained, refused (bounded: a label)."""
+    """The worker is gone, or gives the run away. ``cause``, which is a label of a metric:
+
+    ``lost``; ``drained``; ``full``: it has no room for a run that was begun; ``held``: another worker has the run.
+    """
 
     def __init__(self, why: str, cause: str = "lost") -> None:
         super().__init__(why)

@@ -106,6 +106,21 @@ async def test_a_decision_that_crosses_the_parking_is_made_again(start: Start) -
         assert events[-1]["text"] == "approved"
 
 
+async def test_a_decision_that_the_stream_does_not_confirm_is_asked_in_the_way_that_answers(start: Start) -> None:
+    gateway = await start(confirm_after=0.2)
+    agent = await gateway.add_worker("w1")
+    agent.deaf = True
+    agent.ledger.approvals["a1"] = None
+    async with Chat.open(gateway.base) as chat:
+        await chat.hello()
+        await chat.send(type="ask", text="approve")
+        await chat.until("approval_required")
+        await chat.send(type="decision", approval_id="a1", approved=True)
+        result = await chat.next()
+        assert (result["type"], result["outcome"]) == ("decision_result", "DECIDE_OUTCOME_DECIDED")
+    assert agent.ledger.approvals["a1"] is True
+
+
 async def test_an_expired_token_decides_nothing(start: Start) -> None:
     gateway = await start()
     agent = await gateway.add_worker("w1")

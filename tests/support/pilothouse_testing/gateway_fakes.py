@@ -97,6 +97,10 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
         self.abort: grpc.StatusCode | None = None
         self.serving = True
         self.drop_decisions = False
+        self.deaf = False
+        """Decisions on the stream are not noted, as by a worker whose ledger is away."""
+        self.refusals: list[pb.ErrorCode.ValueType] = []
+        """Errors with which the next runs are answered."""
         self.stops: list[str] = []
         self.decisions: list[pb.ApprovalDecision] = []
         self.cancelled = asyncio.Event()
@@ -224,6 +228,9 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
             count += 1
             return pb.ConverseEvent(sequence=count, run_id=ask.run_id, **kind)
 
+        if self.refusals:
+            yield event(error=pb.Error(code=self.refusals.pop(0), message="not here"))
+            return
         step = pb.StepStarted(step_id="s1", tool="jira.issue.create", summary="Create an issue")
         again = ask.attempt > 1
         if first.HasField("resume"):
@@ -245,6 +252,8 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
             yield event(approval_required=pb.ApprovalRequired(approval_id="a1", tool=step.tool, summary="Create?"))
             decision = (await anext(aiter(requests))).decision
             self.decisions.append(decision)
+            if self.deaf:
+                await asyncio.sleep(60)
             if ask.text == "decide and die" and not again:
                 await self._killed()
             yield event(approval_decided=pb.ApprovalDecided(approval_id="a1", approved=decision.approved))

@@ -153,6 +153,22 @@ async def test_a_worker_without_room_is_asked_again_by_a_run_that_was_begun(
     assert (await here.ask("hi", "s2").end())["type"] == "final"
 
 
+@pytest.mark.parametrize("code", [pb.ERROR_CODE_RATE_LIMITED, pb.ERROR_CODE_WORKER_LOST], ids=["full", "held"])
+async def test_a_worker_that_cannot_have_the_run_does_not_end_it(bench: Make, code: pb.ErrorCode.ValueType) -> None:
+    here = bench()
+    await here.worker("w1")
+    asked = here.ask("die")
+    await asked.until("step_started")
+    second, third = await here.worker("w2"), await here.worker("w3")
+    second.refusals, third.refusals = [code], [code]
+    assert (await asked.end())["type"] == "final"
+    assert "error" not in asked.kinds()
+    assert len(second.asks) + len(third.asks) >= 2
+    first_try = here.ask("hi", "s9")
+    second.refusals = third.refusals = [code]
+    assert (await first_try.end())["code"] == pb.ErrorCode.Name(code)  # nothing was begun: the user is told at once
+
+
 async def test_waiting_runs_ask_a_worker_for_its_health_one_at_a_time(
     bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,8 +131,10 @@ class FleetActions(fleet_pb2_grpc.FleetServicer):
                 await context.abort(error.code(), error.details() or error.code().name)
             log.warning("fleet: a worker did not answer: %s: %s", error.code().name, error.details())
             known = "Whether it was done is not known: look before you try again." if changes else "Try again."
+            # UNAVAILABLE is what a worker says whose ledger is away; what its other failures say is for the log.
+            said = f": {error.details()}" if error.code() == grpc.StatusCode.UNAVAILABLE else ""
             await context.abort(
-                grpc.StatusCode.UNAVAILABLE, f"The worker did not answer ({error.code().name}). {known}"
+                grpc.StatusCode.UNAVAILABLE, f"The worker did not answer ({error.code().name}{said}). {known}"
             )
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Context) -> pb.ListDeadLettersResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,17 @@ _EXPIRE = 2.0
 class Consumer:
     """Keeps the projection up to date; ``synced`` once it has caught up with what the streams held at the start."""
 
-    def __init__(self, redis: Redis, directory: Directory, projection: Projection, hub: Hub, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        directory: Directory,
+        projection: Projection,
+        hub: Hub,
+        metrics: Metrics,
+        heard: Callable[[ev.RunEvent], None] | None = None,
+    ) -> None:
+        """``heard`` is told of each event that could be folded; it must not block or raise."""
+        self._heard = heard
         self._redis = redis
         self._directory = directory
         self._projection = projection
@@ -79,11 +90,15 @@ class Consumer:
     def _fold(self, tenant: str, fields: dict[bytes, bytes]) -> list[Key]:
         self._metrics.fleet_events.inc()
         try:
-            return self._projection.apply(tenant, ev.RunEvent.FromString(fields[b"e"]))
+            event = ev.RunEvent.FromString(fields[b"e"])
+            changed = self._projection.apply(tenant, event)
         except (DecodeError, KeyError, ValueError) as error:
             self._metrics.fleet_rejected.inc()
             log.warning("an event of %s was left out: %r", tenant, error)
             return []
+        if self._heard is not None:
+            self._heard(event)
+        return changed
 
     async def expire(self) -> None:
         """End what has ended unheard, every two seconds, until cancelled."""
