@@ -196,6 +196,8 @@ class FakeGateway:
         self.got: list[dict[str, Any]] = []
         self.die = False
         self.parked = False
+        self.boss_decides = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def handle(self, socket: ServerConnection) -> None:
         async for raw in socket:
@@ -219,6 +221,8 @@ class FakeGateway:
                         self.parked = True
                         for event in park(message["text"]):
                             await socket.send(json.dumps({"run_id": "r1"} | event))
+                        if message["text"] == "boss":
+                            self.tasks.append(asyncio.create_task(self._boss(socket)))
                     elif message["text"] == "fail":
                         await socket.send(json.dumps({"type": "error", "message": "No.", "user_action": "Wait."}))
                     elif message["text"] != "wait":
@@ -235,6 +239,11 @@ class FakeGateway:
                         await socket.send(json.dumps(event))
                 case "decision":
                     await socket.send(json.dumps({"type": "final", "text": str(message["approved"])}))
+
+    async def _boss(self, socket: ServerConnection) -> None:
+        await self.boss_decides.wait()
+        for event in decided(True)[1:]:
+            await socket.send(json.dumps(event))
 
 
 def park(who: str) -> list[dict[str, Any]]:

@@ -177,12 +177,15 @@ async def test_breakers_are_listed_and_set(tmp_path: Path) -> None:
         assert len(fleet.asked) == 3
 
 
-async def chat(url: str, question: str, *more: str, typed: tuple[tuple[bytes, bytes], ...] = ()) -> tuple[int, str]:
+Typed = tuple[tuple[bytes, bytes | Callable[[], None]], ...]
+
+
+async def chat(url: str, question: str, *more: str, typed: Typed = ()) -> tuple[int, str]:
     """Exit status and output of ``pilothouse chat`` at a terminal of its own: ``typed`` is (wait for, then type)."""
     code = "from pilothouse_tui.cli import main; main()"
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, "chat", "--url", url, "--token", "good", *more, question,
+        sys.executable, "-c", code, "chat", "--url", url, "--token", "good", *more, *([question] if question else []),
         stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
@@ -193,9 +196,11 @@ async def chat(url: str, question: str, *more: str, typed: tuple[tuple[bytes, by
         async with asyncio.timeout(20):
             while block := await process.stdout.read(4096):
                 output += block
-                if waits and waits[0][0] in output:
+                if waits and waits[0][0] in output.replace(b"\xe2\x80\xba ", b""):
                     text = waits.pop(0)[1]
-                    if text == b"^C":
+                    if callable(text):
+                        text()
+                    elif text == b"^C":
                         process.send_signal(2)
                     else:
                         os.write(ours, text)
@@ -233,3 +238,18 @@ async def test_ctrl_c_at_the_question_stops_and_leaves_it_unanswered() -> None:
     assert [m["type"] for m in fake.got] == ["hello", "ask", "stop"]
     assert status in (0, 3)
     assert "pilothouse approvals approve ap-0123456789" in output or "partial" in output
+
+
+async def test_at_the_prompt_a_parked_run_that_goes_on_is_shown_and_the_next_question_is_answered() -> None:
+    async with gateway() as (fake, url):
+        typed: Typed = (
+            (b"Ctrl-D leaves", b"boss\n"),
+            (b"Waiting for boss", fake.boss_decides.set),
+            (b"Deleted.", b"hi\n"),
+            (b"\n4\n", b"\x04"),
+        )
+        status, output = await chat(url, "", typed=typed)
+    assert status == 0
+    assert "void" in output
+    assert "Deleted." in output
+    assert [m["type"] for m in fake.got] == ["hello", "ask", "ask"]

@@ -116,7 +116,11 @@ def _command(word: str, approved: bool, help: str) -> None:
             approval = Approval(caller.tenant, id)
         done = _decide(caller, approval, approved)
         counts = done.outcome is DecideOutcome.DECIDED
-        said = one_line(done.message) or RESULTS[done.outcome] or f"{'Approved' if approved else 'Refused'}."
+        said = (
+            one_line(done.message)
+            or RESULTS[done.outcome]
+            or f"{'Approved' if approved else 'Refused'} {one_line(approval.tool)}."
+        )
         click.secho(f"{'✓' if counts else '✗'} {said}", fg="green" if counts else "red")
         raise SystemExit(0 if counts else 1)
 

@@ -131,6 +131,7 @@ class _Conversation:
     async def _prompt(self) -> str:
         """A line from the person; what comes meanwhile (a parked run that goes on) is printed."""
         reading = asyncio.create_task(_read_line("› "))
+        self._printer.asks()
         while not reading.done() and self._connection.connected:
             late = asyncio.create_task(self._connection.receive())
             await asyncio.wait({reading, late}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +143,6 @@ class _Conversation:
                 event = late.result()
             except UnreachableError:
                 break  # the next question connects again and says so
-            self._printer.interrupt_prompt()
             self._show(event)
             if event.get("type") in ("final", "error", "parked", "approval_required", "decision_result"):
                 if mine := self._mine():

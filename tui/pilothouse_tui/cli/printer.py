@@ -35,6 +35,8 @@ class Printer:
         self._as_json = as_json
         self._verbose = verbose
         self._inline = False
+        self._asking = False
+        """A prompt stands at the cursor, and somebody may be typing behind it."""
         self._streamed = False
         self._planned: set[object] = set()
         """Steps that a plan has told: that one of them starts is not told once more."""
@@ -75,29 +77,31 @@ class Printer:
 
     def line(self, line: Line) -> None:
         """Print one line, or text that goes on."""
-        if self._inline and not line.inline:
+        if self._asking or (self._inline and not line.inline):
             click.echo()
-        self._inline = line.inline
+        self._inline, self._asking = line.inline, False
         click.secho(line.text, fg=_ANSI.get(line.style), bold=line.style == STRONG or None, nl=not line.inline)
 
     def ask(self, prompt: str) -> None:
-        """Print a prompt whose answer is typed behind it."""
-        self.line(Line(prompt, STRONG, inline=True))
+        """Print a prompt whose answer is typed behind it, where it does not stand there already."""
+        if not self._asking:
+            self.end()
+            self.line(Line(prompt, STRONG, inline=True))
+            self._inline, self._asking = False, True
 
-    def interrupt_prompt(self) -> None:
-        """Begin a new line below a prompt at which somebody may be typing."""
-        if not self._inline:
-            click.echo()
+    def asks(self) -> None:
+        """Somebody else has printed a prompt (``input`` does)."""
+        self._asking = True
 
     def answered(self) -> None:
         """The person's Enter has ended the prompt's line."""
-        self._inline = False
+        self._asking = False
 
     def end(self) -> None:
-        """End the line that a streamed answer stands on."""
-        if self._inline:
+        """End the line that a prompt or a streamed answer stands on."""
+        if self._inline or self._asking:
             click.echo()
-            self._inline = False
+        self._inline = self._asking = False
 
     def note(self, text: str) -> None:
         """A remark of the tool's own, to standard error so that it never mixes with an answer in a pipe."""

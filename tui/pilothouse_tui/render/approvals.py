@@ -103,7 +103,6 @@ def approval_lines(approval: Approval, now: datetime, *, me: str = "", room: int
     arguments = json_lines(approval.arguments)
     if room:
         arguments = shortened(arguments, room, f"pilothouse approvals show {approval.approval_id}")
-    when = f"in {until(approval.expires, now)} ({approval.expires:%H:%M:%S} UTC)" if approval.expires else ""
     lines = [
         [Cell(visible(approval.summary) or approval.tool, STRONG)],
         *fields(
@@ -117,6 +116,8 @@ def approval_lines(approval: Approval, now: datetime, *, me: str = "", room: int
     ]
     if approval.expires:
         soon = _left(approval, now) < _SOON
+        day = "" if approval.expires.date() == now.date() else f"{approval.expires:%Y-%m-%d} "
+        when = f"in {until(approval.expires, now)} ({day}{approval.expires:%H:%M:%S} UTC)"
         text = when if approval.expires > now else "now: it counts as refused"
         lines.append(field("expires", text, WARN if soon else PLAIN))
     lines += block("arguments", arguments)
