@@ -27,6 +27,19 @@ _CONTEXT_CHARS = 24_000
 """Of earlier messages that a model gets, newest first."""
 
 
+_APPEND = """
+local earlier = redis.call('LRANGE', KEYS[1], -tonumber(ARGV[1]), -1)
+for _, entry in ipairs(earlier) do
+  if string.sub(entry, 1, #ARGV[3]) == ARGV[3] then return earlier end
+end
+redis.call('RPUSH', KEYS[1], ARGV[2])
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[1]), -1)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return earlier
+"""
+"""Appends an entry unless one with the same beginning is there, and returns those before it. One round trip."""
+
+
 class MemoryUnavailable(Exception):
     """The store did not answer in time. Retry; the operator must act if it lasts."""
 
@@ -50,7 +63,7 @@ class ShortTermMemory:
     """Messages of a tenant's sessions."""
 
     def __init__(self, client: Redis, tenant: str, ttl_seconds: int) -> None:
-        self._client: Any = client  # redis-py's stubs give sync and async results in one union
+        self._script: Any = client.register_script(_APPEND)
         self._tenant = tenant
         self._ttl = ttl_seconds
 
@@ -62,31 +75,25 @@ class ShortTermMemory:
 
         A run that is asked again (same id) is stored once.
         """
-        key = self._key(session)
-        try:
-            async with asyncio.timeout(3.0):
-                raw = await self._client.lrange(key, -_KEPT_MESSAGES, -1)
-                entries = [orjson.loads(item) for item in raw]
-                if not any(entry.get("run") == run and entry.get("role") == "user" for entry in entries):
-                    await self._append(key, run, "user", text)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise MemoryUnavailable(str(type(error).__name__)) from error
+        entries = [orjson.loads(item) for item in await self._append(session, run, "user", text)]
         return _context([entry for entry in entries if entry.get("run") != run])
 
     async def finish(self, session: str, run: str, text: str) -> None:
-        """Store a run's answer. Raises MemoryUnavailable."""
+        """Store a run's answer; of two, the newer counts. Raises MemoryUnavailable."""
+        await self._append(session, run, "assistant", text)
+
+    async def _append(self, session: str, run: str, role: Literal["user", "assistant"], text: str) -> list[bytes]:
+        """Store one message of a run, a user's once; returns what was there."""
+        entry = orjson.dumps({"role": role, "run": run, "text": text})
+        same = orjson.dumps({"role": role, "run": run})[:-1] + b"," if role == "user" else b"-"
         try:
             async with asyncio.timeout(3.0):
-                await self._append(self._key(session), run, "assistant", text)
+                earlier: list[bytes] = await self._script(
+                    keys=(self._key(session),), args=(_KEPT_MESSAGES, entry, same, self._ttl)
+                )
         except (RedisError, OSError, TimeoutError) as error:
-            raise MemoryUnavailable(str(type(error).__name__)) from error
-
-    async def _append(self, key: str, run: str, role: Literal["user", "assistant"], text: str) -> None:
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.rpush(key, orjson.dumps({"role": role, "run": run, "text": text}))
-        pipeline.ltrim(key, -_KEPT_MESSAGES, -1)
-        pipeline.expire(key, self._ttl)
-        await pipeline.execute()
+            raise MemoryUnavailable(type(error).__name__) from error
+        return earlier
 
 
 def _context(entries: list[dict[str, Any]]) -> tuple[Message, ...]:

@@ -174,6 +174,8 @@ class RunDriver:
                 if await self._obey_all(actions):
                     return ""
                 event = await self._inbox.get()
+                if isinstance(event, flow.TextArrived):
+                    event = self._with_what_follows(event)
                 if isinstance(event, _Lost):
                     raise Fenced
                 if isinstance(event, _HandOver):
@@ -183,6 +185,14 @@ class RunDriver:
                     self._state, actions = run.advance(self._state, event, self._clock.now())
         finally:
             timer.cancel()
+
+    def _with_what_follows(self, text: flow.TextArrived) -> flow.TextArrived:
+        """Text that has come meanwhile is one event with it: a model may send faster than it is worth to look."""
+        waiting = self._inbox._queue  # type: ignore[attr-defined]
+        pieces = [text.text]
+        while waiting and isinstance(waiting[0], flow.TextArrived):
+            pieces.append(self._inbox.get_nowait().text)  # type: ignore[union-attr]
+        return flow.TextArrived("".join(pieces)) if len(pieces) > 1 else text
 
     def _take(self, begun: Begun) -> None:
         runtime, claim = self.runtime, begun.claim

@@ -62,7 +62,7 @@ class Ending:
     async def end(self, last: agent.ConverseEvent, usage: Usage, outcome: str) -> None:
         """The run's last event. The ledger waits for dead letters that are still being kept, the client does not."""
         last.run_id = self._claim.run.run_id
-        last.time.GetCurrentTime()
+        wire.stamp(last)
         kept = last.SerializeToString()
         ledger, key = self._runtime.ledger, self._claim.key
         burying = self._writes.burying

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from typing import Protocol
+
 import orjson
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.breaker import BreakerMode, BreakerState
@@ -56,6 +60,20 @@ LETTER_STATES = {
     "replayed": agent.DEAD_LETTER_STATE_REPLAYED,
     "discarded": agent.DEAD_LETTER_STATE_DISCARDED,
 }
+
+
+class _Timed(Protocol):
+    """A message with ``google.protobuf.Timestamp time``."""
+
+    @property
+    def time(self) -> Timestamp: ...
+
+
+def stamp(message: _Timed) -> None:
+    """Set the time of an event to now; ``GetCurrentTime`` costs ten times as much."""
+    now = time.time_ns()
+    message.time.seconds = now // 1_000_000_000
+    message.time.nanos = now % 1_000_000_000
 
 
 def planned(steps: tuple[Step, ...]) -> agent.Plan:

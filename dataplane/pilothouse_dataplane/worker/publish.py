@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from pilothouse_api.workerconfig import WorkerConfig
 from pilothouse_dataplane.ledger.base import NewRun
+from pilothouse_dataplane.worker.messages import stamp
 from pilothouse_proto.events.v1 import events_pb2 as events
 
 
@@ -36,5 +37,5 @@ class RunEvents:
     def publish(self, **event: Any) -> None:
         """One event, by its field's name in ``RunEvent``. Never waits and never raises."""
         message = events.RunEvent(**event)
-        message.time.GetCurrentTime()
+        stamp(message)
         self._sink.publish(self._common + message.SerializeToString())

@@ -101,7 +101,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                 reason=change.reason[:300],
             ),
         )
-        event.time.GetCurrentTime()
+        wire.stamp(event)
         runtime.events.publish(event.SerializeToString())
 
     @property
@@ -153,7 +153,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
 
     def _refusal(self, run_id: str, error: agent.Error) -> agent.ConverseEvent:
         event = agent.ConverseEvent(sequence=1, run_id=run_id, error=error)
-        event.time.GetCurrentTime()
+        wire.stamp(event)
         return event
 
     def _ask(self, request: agent.ConverseRequest) -> Wanted | agent.Error:
@@ -279,7 +279,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             user=record.user_email,
             approval_decided=wire.approval_decided(record),
         )
-        event.time.GetCurrentTime()
+        wire.stamp(event)
         runtime.events.publish(event.SerializeToString())
         _log.info("approval decided", approval=record.approval_id, approved=record.approved, by=email)
 

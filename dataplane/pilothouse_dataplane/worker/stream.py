@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from pilothouse_dataplane.worker.messages import stamp
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 
 TEXT_BATCH_SECONDS = 0.03
@@ -38,7 +39,7 @@ class ClientStream:
         """Queue an event behind the text that came before it."""
         self._seal_text()
         event.run_id = self._run_id
-        event.time.GetCurrentTime()
+        stamp(event)
         self._events.append(event)
         self._wake()
 
@@ -77,7 +78,7 @@ class ClientStream:
         if self._text:
             event = agent.ConverseEvent(text_delta=agent.TextDelta(text="".join(self._text)))
             event.run_id = self._run_id
-            event.time.GetCurrentTime()
+            stamp(event)
             self._text.clear()
             self._text_sent = asyncio.get_running_loop().time()
             self._events.append(event)
