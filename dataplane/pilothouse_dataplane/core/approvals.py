@@ -41,7 +41,7 @@ class ApprovalRequest:
 def arguments_hash(tool: str, arguments: JsonObject) -> str:
     """``sha256:`` and 64 hex digits over the tool's name and the canonical JSON of its arguments."""
     text = json.dumps([tool, arguments], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def may_decide(by: By, approver: str, asker_email: str, decider_email: str, decider_groups: Collection[str]) -> bool:

@@ -5,6 +5,7 @@ Version 1. A reader refuses a later version (``JournalError``): a worker of an o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Opening:
 
 def encode_opening(opening: Opening) -> bytes:
     """As JSON."""
-    return orjson.dumps({"v": VERSION, "messages": [_message(message) for message in opening.messages]})
+    return _dump({"v": VERSION, "messages": [_message(message) for message in opening.messages]})
 
 
 def decode_opening(text: bytes) -> Opening:
@@ -61,8 +62,7 @@ def encode(entry: Entry) -> bytes:
             body = {"k": "tool", **_finished(entry)}
         case Decided():
             body = {"k": "decided", "step": entry.step_id, "approved": entry.approved, "why": entry.why}
-    # what a connector returns may hold what JSON doesn't know: the model got it as text, too
-    return orjson.dumps({"v": VERSION, **body}, default=str, option=orjson.OPT_NON_STR_KEYS)
+    return _dump({"v": VERSION, **body})
 
 
 def decode(text: bytes) -> Entry:
@@ -123,11 +123,20 @@ def replay(
     return state
 
 
+def _dump(body: dict[str, Any]) -> bytes:
+    # What a connector returns may hold what JSON doesn't know: the model got it as text, too. orjson is fast and
+    # refuses half surrogate pairs and numbers beyond 64 bits, which the standard library takes.
+    try:
+        return orjson.dumps(body, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return json.dumps(body, default=str).encode()
+
+
 def _load(text: bytes) -> dict[str, Any]:
     try:
-        body = orjson.loads(text)
+        body = json.loads(text)
         version = body["v"]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise JournalError("an entry of the journal is not readable") from error
     if version != VERSION or not isinstance(body, dict):
         raise JournalError(f"the journal is of version {version}; this worker reads version {VERSION}")

@@ -56,9 +56,9 @@ def from_json(text: str | None) -> Any:
     if text is None:
         return None
     try:
+        return json.loads(text)  # orjson would make a float of a number over 64 bits: the hash would not be true
+    except RecursionError:
         return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)  # more lenient: half a surrogate pair, deep nesting
 
 
 def asker_json(asker: Asker) -> str:

@@ -453,6 +453,22 @@ def test_a_record_of_a_later_release_is_refused() -> None:
             journal.decode(broken)
 
 
+@pytest.mark.parametrize("value", ["\ud800", 2**80, {1: "x"}, float("inf"), {"deep": [None, True]}])
+def test_whatever_a_system_returns_is_kept(value: object) -> None:
+    entry = journal.decode(journal.encode(done("s1", data={"value": value})))
+    assert isinstance(entry, ToolFinished)
+    assert isinstance(entry.result.data, dict)
+    if not isinstance(value, dict | float):
+        assert entry.result.data["value"] == value
+
+
+def test_half_a_character_in_a_model_s_arguments_breaks_nothing() -> None:
+    call = ToolCall("c", "fake__thing__write", '{"name": "{{s1.x}} \\ud800"}')
+    state, actions = think(begin()[0], ToolCall("r", "fake__thing__read", '{"name": "a"}'), call)
+    state, actions = run.advance(state, done("s1", data={"x": "b"}), 2)
+    assert "StartTool" not in kinds(actions)
+
+
 def test_the_opening_survives() -> None:
     opening = journal.Opening((Message("system", "be kind"), Message("assistant", "", (call(),)), *QUESTION))
     assert journal.decode_opening(journal.encode_opening(opening)) == opening
