@@ -198,8 +198,8 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     except ConnectorConfigError as error:
         raise ConfigError(str(error)) from error
     stores = keeper.get(loaded)
-    stores.users += 1
     providers = {p.name: make_provider(p, loaded.files) for p in config.route.providers}
+    stores.users += 1
     # nothing here is a secret to be guessed: jitter
     jitter = random.random
     return Runtime(
