@@ -1,8 +1,9 @@
 """Spans of runs, by OpenTelemetry's GenAI conventions; they cost next to nothing where nobody collects them.
 
-The exporter (OTLP over HTTP) and the SDK's tracing are used, and imported by us, only where ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or its variant for
-traces) is set; the SDK's own variables (sampler, headers, batch sizes) hold. A batch processor sends from a thread of
-its own; what a collector that is away can't take is dropped there, and no run notices.
+The exporter (OTLP over HTTP) and the SDK's tracing are used, and imported by us, only where
+``OTEL_EXPORTER_OTLP_ENDPOINT`` (or its variant for traces) is set; the SDK's own variables (sampler, headers, batch
+sizes) hold. A batch processor sends from a thread of its own; what a collector that is away can't take is dropped
+there, and no run notices.
 
 ::
 
