@@ -124,13 +124,16 @@ class Approvals:
 
         The worker may have parked the run while a decision was on its way up the stream.
         """
+        self._remember(run)
+        for made in run.unconfirmed():
+            self._background(self._again(run, made), f"decide-{run.run_id}")
+
+    def _remember(self, run: Run) -> None:
         key = (run.tenant, run.run_id)
         self._sequences[key] = run.sequence
         self._sequences.move_to_end(key)
         if len(self._sequences) > _REMEMBERED:
             self._sequences.popitem(last=False)
-        for made in run.unconfirmed():
-            self._background(self._again(run, made), f"decide-{run.run_id}")
 
     async def _again(self, run: Run, made: pb.ApprovalDecision) -> None:
         try:
@@ -195,6 +198,8 @@ class Approvals:
             self._resumed.pop((run.tenant, run.run_id), None)
         if last["type"] == "error":
             log.warning("run %s was resumed and failed: %s", run.run_id, last["message"])
+            if last["code"] == pb.ErrorCode.Name(pb.ERROR_CODE_WORKER_LOST):
+                self._remember(run)  # a worker will find it by itself: its end is heard of
         await self._tell(run.tenant, run.session_id, last)
         if last["type"] == "parked":
             self.parked(run)

@@ -34,6 +34,7 @@ from pilothouse_dataplane.gateway.metrics import Metrics
 from pilothouse_dataplane.gateway.problems import Problem, worker_lost
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.stream import Lost, Stream, brief, lost, refusal
+from pilothouse_dataplane.gateway.takeover import Takeover
 from pilothouse_dataplane.gateway.wire import TERMINAL, event_json
 from pilothouse_dataplane.gateway.workers import Worker
 from pilothouse_proto.agent.v1 import agent_pb2 as pb
@@ -107,26 +108,25 @@ class Run:
         return last
 
     async def _until_over(self) -> dict[str, Any]:
-        takeovers, gone, patience = 0, None, self._began + self._settings.no_worker_wait
-        elsewhere: frozenset[str] = frozenset()
+        chase = Takeover(self._settings.takeover_wait, self._began + self._settings.no_worker_wait, self._began)
         while True:
             worker: Worker | None = None
             try:
                 async with self._dispatcher.lease(
                     self.tenant,
                     self.session_id,
-                    lost=gone,
-                    elsewhere=elsewhere,
-                    until=self._until(patience, first=gone is None),
+                    lost=chase.gone,
+                    elsewhere=chase.elsewhere,
+                    until=self._until(chase),
                 ) as link:
-                    if gone is None and self._stopped.is_set():
+                    if chase.gone is None and self._stopped.is_set():
                         return self._stopped_before_start()
                     worker = link.worker
-                    return await self._converse(link, takeovers + 1, gone)
+                    return await self._converse(link, chase)
             except Problem as problem:
                 if worker is not None or problem.code != pb.ERROR_CODE_NO_WORKER:
                     raise
-                if gone is not None:
+                if chase.gone is not None:
                     raise worker_lost(list(self._steps.values())) from problem
                 if self._stopped.is_set():
                     return self._stopped_before_start()
@@ -134,32 +134,39 @@ class Run:
             except Lost as error:
                 if worker is None:
                     raise
-                now = time.monotonic()
-                if error.cause == "full" and now < patience:
-                    await asyncio.sleep(_FULL_PAUSE)
-                    continue
-                log.warning("run %s: worker %s lost: %s", self.run_id, worker.name, error)
-                if error.cause == "held":
-                    elsewhere |= {worker.uid}
-                else:
-                    self._dispatcher.avoid(worker)
-                if takeovers >= self._settings.max_takeovers or now >= self._deadline:
-                    raise worker_lost(list(self._steps.values())) from error
-                self._metrics.takeovers.labels(cause=error.cause).inc()
-                if takeovers and not self._heard:
-                    await asyncio.sleep(_PAUSE * 2**takeovers)
-                takeovers, gone, patience = takeovers + 1, worker, now + self._settings.takeover_wait
-                self._lost_at = now
+                await self._after(error, worker, chase)
 
-    def _until(self, patience: float, *, first: bool) -> Callable[[], float]:
+    async def _after(self, error: Lost, worker: Worker, chase: Takeover) -> None:
+        """Prepare the next try. Raises :class:`Problem` WORKER_LOST where there is none."""
+        now = time.monotonic()
+        over = now >= self._deadline
+        if error.cause == "full" and now < chase.patience and not over:
+            await asyncio.sleep(_FULL_PAUSE)
+            return
+        if error.cause == "held" and chase.held(worker, now) and not over:
+            log.info("run %s: %s says another worker has it", self.run_id, worker.name)
+            await asyncio.sleep(_PAUSE)
+            return
+        log.warning("run %s: worker %s lost: %s", self.run_id, worker.name, error)
+        if error.cause in {"full", "held"} or over or chase.count >= self._settings.max_takeovers:
+            raise worker_lost(list(self._steps.values())) from error
+        self._dispatcher.avoid(worker)
+        self._metrics.takeovers.labels(cause=error.cause).inc()
+        self._lost_at = now
+        pause = _PAUSE * 2**chase.count if chase.count and not self._heard else 0.0
+        chase.lost(worker, heard=self._heard, now=now)
+        await asyncio.sleep(pause)
+
+    def _until(self, chase: Takeover) -> Callable[[], float]:
         """How long to look for a worker. A stop ends the wait of a run that no worker has begun."""
-        return lambda: 0.0 if first and self._stopped.is_set() else min(patience, self._deadline)
+        first = chase.gone is None
+        return lambda: 0.0 if first and self._stopped.is_set() else min(chase.patience, self._deadline)
 
-    async def _converse(self, link: WorkerLink, attempt: int, gone: Worker | None) -> dict[str, Any]:
+    async def _converse(self, link: WorkerLink, chase: Takeover) -> dict[str, Any]:
         stream, self._heard = Stream(link, self.run_id), False
-        self._begun = gone is not None or isinstance(self._opening, pb.Resume)
+        self._begun = chase.gone is not None or isinstance(self._opening, pb.Resume)
         try:
-            await stream.write(self._request(attempt, gone))
+            await stream.write(self._request(chase))
             self._stream = stream
             if self._stop_reason is not None:
                 await stream.write(pb.ConverseRequest(stop=pb.Stop(reason=self._stop_reason)))
@@ -181,13 +188,12 @@ class Run:
             self._stream = None
             stream.cut()
 
-    def _request(self, attempt: int, gone: Worker | None) -> pb.ConverseRequest:
+    def _request(self, chase: Takeover) -> pb.ConverseRequest:
         if isinstance(self._opening, pb.Resume):
             return pb.ConverseRequest(resume=self._opening)
         ask = pb.Ask()
         ask.CopyFrom(self._opening)
-        ask.attempt = attempt
-        ask.lost_worker = gone.name if gone is not None else ""
+        ask.attempt, ask.lost_worker = chase.attempt, chase.lost_worker
         return pb.ConverseRequest(ask=ask)
 
     async def _events(self, stream: Stream) -> dict[str, Any]:
