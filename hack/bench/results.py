@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
-_OPERATORS = {"<=": lambda value, goal: value <= goal, ">=": lambda value, goal: value >= goal}
+_OPERATORS = {
+    "<=": lambda value, goal: value <= goal,
+    ">=": lambda value, goal: value >= goal,
+    "<": lambda value, goal: value < goal,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Figure:
 def goals(text: str) -> dict[tuple[str, str], tuple[str, float]]:
     """(bench, figure) → operator and goal, from the rows ``| bench | figure | unit | <= 45 |``."""
     found = {}
-    for bench, figure, operator, goal in re.findall(r"^\| (\w+) \| (\w+) \| [^|]+ \| ([<>]=) ([\d.]+) \|$", text, re.M):
+    row = r"^\| (\w+) \| (\w+) \| [^|]+ \| (<=|>=|<) ([\d.]+) \|$"
+    for bench, figure, operator, goal in re.findall(row, text, re.M):
         found[(bench, figure)] = (operator, float(goal))
     return found
 
