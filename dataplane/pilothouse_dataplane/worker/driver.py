@@ -42,6 +42,7 @@ from pilothouse_dataplane.worker.begin import Begun, NotBegun, Wanted, begin
 from pilothouse_dataplane.worker.calls import Calls
 from pilothouse_dataplane.worker.clock import RunClock
 from pilothouse_dataplane.worker.ending import Ending, told_again
+from pilothouse_dataplane.worker.inbox import Again, HandOver, Inbox, Lost
 from pilothouse_dataplane.worker.publish import RunEvents
 from pilothouse_dataplane.worker.runtime import Runtime
 from pilothouse_dataplane.worker.stream import ClientStream, Outlet
@@ -59,18 +60,6 @@ _PARK_AGAIN_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
-class _HandOver:
-    """The worker is draining: give the run up as soon as its writes are back."""
-
-
-class _Lost:
-    """A task of the run has learnt that another worker has it."""
-
-
-class _Again:
-    """Try again to park."""
-
-
 class RunDriver:
     """One run on one worker, from its claim to its end here."""
 
@@ -82,7 +71,7 @@ class RunDriver:
         self._worker = worker
         self._tracing = tracing_
         self._outlet = Outlet(stream)
-        self._inbox: asyncio.Queue[flow.Event | _HandOver | _Lost | _Again] = asyncio.Queue()
+        self._inbox = Inbox()
         self._tasks: set[asyncio.Task[None]] = set()
         """Model calls, questions and decisions under way."""
         self._people_asked = False
@@ -102,11 +91,11 @@ class RunDriver:
     # --- what others ask of it ----------------------------------------------------------------------------------------
     def stop(self, reason: str) -> None:
         """End the run with what there is. ``reason`` begins the sentence that the user reads."""
-        self._inbox.put_nowait(flow.StopRequested(reason))
+        self._inbox.put(flow.StopRequested(reason))
 
     def hand_over(self) -> None:
         """Give the run up to another worker; writes that are under way are waited for."""
-        self._inbox.put_nowait(_HandOver())
+        self._inbox.put(HandOver())
 
     async def decide(self, approval_id: str, *, approved: bool, decider: Asker) -> Decision | None:
         """A decision from the run's own stream; None where it could not be recorded, or the run is not begun yet."""
@@ -165,34 +154,22 @@ class RunDriver:
                 self.runtime.ledger.finish(begun.claim.key, "failed", final)
             return ""
         self._take(begun)
-        timer = asyncio.get_running_loop().call_later(
-            self._clock.left(), self._inbox.put_nowait, flow.DeadlineReached()
-        )
+        timer = asyncio.get_running_loop().call_later(self._clock.left(), self._inbox.put, flow.DeadlineReached())
         try:
             actions = begun.actions
             while True:
                 if await self._obey_all(actions):
                     return ""
                 event = await self._inbox.get()
-                if isinstance(event, flow.TextArrived):
-                    event = self._with_what_follows(event)
-                if isinstance(event, _Lost):
+                if isinstance(event, Lost):
                     raise Fenced
-                if isinstance(event, _HandOver):
+                if isinstance(event, HandOver):
                     return await self._give_up()
                 actions = ()
-                if not isinstance(event, _Again):
+                if not isinstance(event, Again):
                     self._state, actions = run.advance(self._state, event, self._clock.now())
         finally:
             timer.cancel()
-
-    def _with_what_follows(self, text: flow.TextArrived) -> flow.TextArrived:
-        """Text that has come meanwhile is one event with it: a model may send faster than it is worth to look."""
-        waiting = self._inbox._queue  # type: ignore[attr-defined]
-        pieces = [text.text]
-        while waiting and isinstance(waiting[0], flow.TextArrived):
-            pieces.append(self._inbox.get_nowait().text)  # type: ignore[union-attr]
-        return flow.TextArrived("".join(pieces)) if len(pieces) > 1 else text
 
     def _take(self, begun: Begun) -> None:
         runtime, claim = self.runtime, begun.claim
@@ -201,7 +178,7 @@ class RunDriver:
         self._events = RunEvents(runtime.events, runtime.config, self._worker, claim.run)
         self._writes = Writes(runtime.ledger, claim.key, claim.run, runtime.toolset, self._clock.deadline, self._buried)
         self._approvals = Approvals(
-            runtime.ledger, claim.key, self._outlet, self._events, self._inbox.put_nowait, self._waiting
+            runtime.ledger, claim.key, self._outlet, self._events, self._inbox.put, self._waiting
         )
         self._teller = Teller(self._outlet, self._events)
         self._spans = RunSpans(self._tracing, runtime.config, claim.run, self._wanted.trace)
@@ -212,8 +189,8 @@ class RunDriver:
             self._spans,
             self._clock,
             claim.run.asker.email,
-            self._inbox.put_nowait,
-            lambda: self._inbox.put_nowait(_Lost()),
+            self._inbox.put,
+            lambda: self._inbox.put(Lost()),
         )
         self._ending = Ending(runtime, claim, self._clock, self._writes, self._outlet, self._events)
         self._begun = begun
@@ -294,7 +271,7 @@ class RunDriver:
         self._clock.begin(Cause.MODEL)
         error = "cancelled"
         try:
-            error = await think(runtime.models, request, self._clock.deadline, self._inbox.put_nowait, called)
+            error = await think(runtime.models, request, self._clock.deadline, self._inbox.put, called)
         finally:
             self._clock.end(Cause.MODEL)
             span.end(error)
@@ -304,20 +281,20 @@ class RunDriver:
             try:
                 await self._approvals.ask(questions)
             except Fenced:
-                self._inbox.put_nowait(_Lost())
+                self._inbox.put(Lost())
 
     async def _park(self) -> bool:
         """Nothing is left to do but wait for people. True: parked, nobody here waits."""
         while self._tasks:  # questions and decisions that are still being recorded
             await asyncio.wait(tuple(self._tasks))
-        if not self._inbox.empty():
+        if len(self._inbox):
             return False
         try:
             decided = await self.runtime.ledger.park(self._claim.key)
         except LedgerUnavailable as error:
             # it stays here until the ledger is back; another worker finds it if this one dies
             _log.warning("run not parked", error=str(error))
-            asyncio.get_running_loop().call_later(_PARK_AGAIN_SECONDS, self._inbox.put_nowait, _Again())
+            asyncio.get_running_loop().call_later(_PARK_AGAIN_SECONDS, self._inbox.put, Again())
             return False
         if decided is not None:
             for record in decided:
@@ -359,9 +336,9 @@ class RunDriver:
         """Hand the run over: writes that are under way come back first, everything else begins anew elsewhere."""
         self._cancel_all(but_writes=True)
         await self._calls.writes_back()
-        while not self._inbox.empty():
-            event = self._inbox.get_nowait()
-            if isinstance(event, _Lost):
+        while len(self._inbox):
+            event = self._inbox.take()
+            if isinstance(event, Lost):
                 raise Fenced
             if not isinstance(event, flow.ToolFinished):
                 continue
