@@ -147,6 +147,11 @@ class Sim:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         faults = self.faults
+        try:
+            # as a real system does, it goes on with what it was asked although the asker dies while it takes its time
+            await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return self._render_error(413, "The request is too large.")
         if faults.latency_ms[1]:
             await asyncio.sleep(self.rng.uniform(*faults.latency_ms) / 1000)
         if faults.error_rate and self.rng.random() < faults.error_rate:
@@ -164,8 +169,6 @@ class Sim:
             return self._render_error(404, f"No such endpoint: {request.method} {request.path}")
         except web.HTTPMethodNotAllowed:
             return self._render_error(405, f"Method not allowed: {request.method} {request.path}")
-        except web.HTTPRequestEntityTooLarge:
-            return self._render_error(413, "The request is too large.")
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -97,15 +97,15 @@ def stand_in(system: str, root: Path, *more: str, faults: Mapping[str, Any] | No
         yield StandIn(f"http://127.0.0.1:{port}", running.pid)
 
 
-def config(tenant: str, models: str, jira: str, *, tier: Tier = "power", **agent: Any) -> WorkerConfig:
-    """A worker's configuration with one provider, one Jira and bounds that the bench does not meet."""
-    limits: dict[str, Any] = {"instructions": "You help Acme's employees.", "deadline_seconds": 60, **agent}
+def config(tenant: str, models: str, jira: str, *, tier: Tier = "power", timeout: float = 5.0) -> WorkerConfig:
+    """A worker's configuration with one provider, one Jira (``timeout``: seconds a call) and bounds that the bench does
+    not meet."""
     return WorkerConfig(
         tenant=tenant,
         namespace=tenant,
         display_name=tenant.capitalize(),
         revision="bench",
-        agent=AgentConfig(**limits),
+        agent=AgentConfig(instructions="You help Acme's employees.", deadline_seconds=60),
         route=RouteConfig(
             providers=(ProviderConfig(name="local", type="OpenAI", base_url=f"{models}/v1"),),
             tiers={tier: (TargetConfig(provider="local", model=f"bench-{tier}"),)},
@@ -118,6 +118,7 @@ def config(tenant: str, models: str, jira: str, *, tier: Tier = "power", **agent
                 url=jira,
                 auth_mode="UserOAuth",
                 accounts_file="secret.jira.accounts",
+                timeout_seconds=timeout,
                 concurrent_calls=1000,
             ),
         ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, ClientTimeout, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from pilothouse_sim.faults import Faults
@@ -260,3 +262,22 @@ def test_adf_accepts_documents_and_nothing_else() -> None:
     ):
         assert not adf.valid(bad)
     assert adf.plain(adf.paragraph("one\ntwo")) == "one\ntwo"
+
+
+async def test_a_write_whose_sender_dies_meanwhile_still_happens() -> None:
+    # as serve.py runs it: the test server would cancel the handler with its client
+    runner = web.AppRunner(make_app(faults=Faults(latency_ms=(100, 100))))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        base = f"http://127.0.0.1:{runner.addresses[0][1]}{API}"
+        async with ClientSession(headers={"Authorization": "Bearer jira-token-employee"}) as client:
+            body = {"fields": {"project": {"key": "IT"}, "issuetype": {"name": "Task"}, "summary": "Late"}}
+            with pytest.raises(TimeoutError):
+                async with client.post(f"{base}/issue", json=body, timeout=ClientTimeout(total=0.05)):
+                    pass
+            await asyncio.sleep(0.15)
+            async with client.get(f"{base}/issue/IT-8") as answer:
+                assert answer.status == 200
+    finally:
+        await runner.cleanup()
