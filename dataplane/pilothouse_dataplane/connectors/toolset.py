@@ -101,7 +101,7 @@ class Toolset:
         tools: list[Tool] = []
         for name, (config, connector) in connectors.items():
             entry = _Entry(
-                name,
+                name[:1].upper() + name[1:],  # it begins sentences
                 connector,
                 guards.get(f"connector/{name}", settings_of(config.breaker)),
                 Backoff(attempts=config.attempts),

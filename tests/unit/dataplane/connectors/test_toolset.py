@@ -149,7 +149,7 @@ async def test_an_open_breaker_is_told_and_refusals_dont_open_it() -> None:
     tools = toolset(connector, breaker=breaker)
     report = await tools.call(WRITE, {}, ERIN, soon())
     assert (len(connector.calls), report.breaker_state, report.sent) == (2, "open", False)
-    assert "fake is down at the moment" in report.result.summary
+    assert "Fake is down at the moment" in report.result.summary
     connector = Scripted(Refused("You may not."))
     tools = toolset(connector, breaker=breaker)
     for _ in range(5):
