@@ -138,7 +138,6 @@ def _figures(asked: list[Asked], used: dict[str, str], seconds: float) -> Iterat
         for name, early, reply in (("plain", False, False), ("early", True, False), ("both", True, True))
     }
     whole = {name: _row([one.whole for one in runs]) for name, runs in simulated.items()}
-    plain = simulated["plain"]
     explained = [one.seen.seconds for one in asked if not one.what.brief and not one.seen.problem]
     within = sum(one.what.brief for one in asked) / len(asked)
     yield Figure(
@@ -151,11 +150,13 @@ def _figures(asked: list[Asked], used: dict[str, str], seconds: float) -> Iterat
             "with early starts, simulated": whole["early"],
             "with early starts and replies, simulated": whole["both"],
             "mean split by cause": _split(asked),
-            "plain chain's split": f"model {_mean([one.model for one in plain]):.3f}, "
-            f"tools {_mean([one.tools for one in plain]):.3f}",
+            "the same, simulated": "; ".join(
+                f"{name}: model {_mean([one.model for one in runs]):.3f}, tools {_mean([one.tools for one in runs]):.3f}"
+                for name, runs in simulated.items()
+            ),
             "answered within the plan": f"{within:.0%} of the requests (confirmations and single values, half of them "
             "with a write; their plans are 25 tokens longer)",
-            "the others": _row(explained),
+            "those with a second model call alone": _row(explained),
             "requests": f"{len(asked)} in {seconds:.0f} s, Poisson, tiers 70/10/20, two or three tools",
             "CPU, shares of a core": ", ".join(f"{name} {share}" for name, share in used.items()),
         },
@@ -171,7 +172,7 @@ def _figures(asked: list[Asked], used: dict[str, str], seconds: float) -> Iterat
         {
             "p50/p95/p99": _row(firsts["steps"]),
             "accepted": _row(firsts["accepted"]),
-            "the model's first token, simulated": _row([one.first_token for one in plain]),
+            "the model's first token, simulated": _row([one.first_token for one in simulated["plain"]]),
         },
     )
     detail: dict[str, object] = {"requests": len(asked)}

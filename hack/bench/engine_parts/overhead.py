@@ -149,9 +149,13 @@ def _measure(target: WorkerProcess, scripts: dict[str, Bare], models: StandIn) -
 
     models.pace(plan=(MODEL_SECONDS, MODEL_SECONDS), answer=(MODEL_SECONDS, MODEL_SECONDS))
     walls: dict[str, list[float]] = {"lean": [], "worker": []}
+    seen: list[client.Seen] = []
     for _ in range(ROUNDS):
         walls["lean"] += scripts["lean"].run(RUNS_A_ROUND, 2 * MODEL_SECONDS)["walls"]
-        walls["worker"] += [one.seconds for one in asyncio.run(through(target, RUNS_A_ROUND, 2 * MODEL_SECONDS))]
+        seen += asyncio.run(through(target, RUNS_A_ROUND, 2 * MODEL_SECONDS))
+    walls["worker"] = [one.seconds for one in seen]
+    accepted = [at * 1000 for one in seen if (at := one.first(frozenset({"accepted"}))) is not None]
+    own = [float(one.last.final.time.pilothouse_ms) for one in seen if one.last is not None]
     for name, share in (("added_p50", 0.5), ("added_p99", 0.99)):
         through_worker, lean = (quantile(walls[kind], share) * 1000 for kind in ("worker", "lean"))
         full = {kind: quantile(saturated[kind], share) * 1000 for kind in saturated}
@@ -162,6 +166,8 @@ def _measure(target: WorkerProcess, scripts: dict[str, Bare], models: StandIn) -
             {
                 "worker": f"{through_worker:.1f} ms",
                 "lean script": f"{lean:.1f} ms",
+                "of the worker's": f"{quantile(accepted, share):.1f} ms until it accepts, "
+                f"{quantile(own, share):.0f} ms by its own count outside of model and tools",
                 "measure": f"difference of the two distributions' {name[6:]}, client to client, gRPC included",
                 "runs": f"{runs} each, {AT_A_TIME} at a time, two model calls of {MODEL_SECONDS * 1000:.0f} ms each",
                 "saturated": f"without latency: worker {full['worker']:.0f} ms, lean {full['lean']:.0f} ms",
