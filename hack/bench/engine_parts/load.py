@@ -151,7 +151,8 @@ def _figures(asked: list[Asked], used: dict[str, str], seconds: float) -> Iterat
             "with early starts and replies, simulated": whole["both"],
             "mean split by cause": _split(asked),
             "the same, simulated": "; ".join(
-                f"{name}: model {_mean([one.model for one in runs]):.3f}, tools {_mean([one.tools for one in runs]):.3f}"
+                f"{name}: model {_mean([one.model for one in runs]):.3f}, "
+                f"tools {_mean([one.tools for one in runs]):.3f}"
                 for name, runs in simulated.items()
             ),
             "answered within the plan": f"{within:.0%} of the requests (confirmations and single values, half of them "
