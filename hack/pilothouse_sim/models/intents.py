@@ -27,6 +27,17 @@ _MOVE = re.compile(
     rf"(?i:\b(?P<verb>close|resolve|finish|complete|reopen|start|move|transition|set|mark)\s+(?:the\s+)?(?:{_THING}\s+)?)"
     rf"(?P<key>{KEY})(?:\s+(?i:to|as|into)\s+[\"“]?(?P<status>(?i:in progress|to do|[a-z]+)))?"
 )
+_THAT = r"(?:it|that|that\s+one|this\s+one|the\s+(?:first|newest|latest)(?:\s+one)?)\b"
+_COMMENT_THAT = re.compile(
+    rf"\b(?:add\s+(?:a\s+)?|leave\s+(?:a\s+)?|post\s+(?:a\s+)?)?comment\s+(?:on|to|in)\s+(?P<key>{_THAT})"
+    rf"\s*(?:[:,\-–]|saying|that\s+says|that)?\s*(?P<body>.+)",
+    re.DOTALL | re.IGNORECASE,
+)
+_MOVE_THAT = re.compile(
+    rf"\b(?P<verb>close|resolve|finish|complete|reopen|start|move|transition|set|mark)\s+(?P<key>{_THAT})"
+    rf"(?:\s+(?:to|as|into)\s+[\"“]?(?P<status>in progress|to do|[a-z]+))?",
+    re.IGNORECASE,
+)
 _CREATE = re.compile(
     rf"(?i:\b(?:(?P<open>open)\s+(?:an?\s+(?:new\s+)?|new\s+|another\s+)|"
     rf"(?:file|create|raise|log|submit|make|report|add)\s+(?:me\s+)?(?:an?\s+|the\s+)?(?:new\s+|another\s+)?)"
@@ -52,8 +63,17 @@ _END = re.compile(
 )
 _SEARCH = re.compile(
     rf"(?i)\b(?:which|what|list|show|find|search|any|have|how\s+many|my|are\s+there|give\s+me|see|look)\b[^.?!\n]*?"
-    rf"\b{_THING}s\b[^?!\n]*|\b(?:search|find|look)\s+(?:for\s+)?(?:an?\s+)?{_THING}\b[^?!\n]*|^\s*(?:open\s+)?{_THING}s\b[^?!\n]*"
+    rf"\b{_THING}s\b[^?!\n]*|\b(?:search|find|look\s+up|look|show)\s+(?:me\s+)?(?:for\s+)?(?:[\w'-]+\s+){{0,5}}?{_THING}\b[^?!\n]*"
+    rf"|^\s*(?:open\s+)?{_THING}s\b[^?!\n]*"
 )
+_NAMED = re.compile(rf"(?i)(?P<before>.*?)\b{_THING}s?\b(?P<after>.*)", re.DOTALL)
+_NO_TOPIC = re.compile(
+    r"a|about|all|an|any|are|current|do|find|first|for|give|have|how|i|is|it|jira|last|latest|list|look|many|me|mine|my|"
+    r"new|newest|of|old|older|on|open|our|other|outstanding|pending|recent|search|see|show|that|the|there|these|this|"
+    r"those|unfinished|unresolved|up|what|which|with",
+    re.IGNORECASE,
+)
+"""Words before “issue” that say nothing of what it is about."""
 _ABOUT = re.compile(
     r"(?i)\b(?:about|regarding|mentioning|related\s+to|concerning|matching|containing|on|with|for)\s+(?:the\s+|our\s+|my\s+)?"
     r"[\"“]?(?P<text>[^?.!,;:\"”\n]+)"
@@ -70,9 +90,17 @@ _OPEN = re.compile(
 _MAX_SUMMARY = 255
 
 
+IT = "it"
+"""Stands for a key that the person did not name."""
+
+
 @dataclass(frozen=True)
 class Intent:
-    """One wish: ``verb`` is search, get, create, comment or transition; ``arguments`` are the tool's."""
+    """One wish: ``verb`` is search, get, create, comment or transition; ``arguments`` are the tool's.
+
+    ``key`` is ``IT`` where the person said "it": the issue that the same message looks for or files, or the last one
+    that was spoken of.
+    """
 
     verb: str
     arguments: dict[str, Any]
@@ -81,7 +109,15 @@ class Intent:
 def read(text: str) -> list[Intent]:
     """The wishes in a message, in the order: searches and look-ups first, then writes; [] where there is none."""
     rest, writes = text, []
-    for pattern, make in ((_COMMENT, _comment), (_MOVE, _move), (_CREATE, _create)):
+    # "it" comes last: in the summary of a new issue ("… when I start it") it is no wish of its own
+    patterns = (
+        (_COMMENT, _comment),
+        (_MOVE, _move),
+        (_CREATE, _create),
+        (_COMMENT_THAT, _comment),
+        (_MOVE_THAT, _move),
+    )
+    for pattern, make in patterns:
         while match := pattern.search(rest):
             intent, end = make(match)
             # What was understood is cut out, so that no second rule reads it again.
@@ -95,6 +131,11 @@ def read(text: str) -> list[Intent]:
         keys = list(dict.fromkeys(re.findall(KEY, rest)))[:5]
         reads += [Intent("get", {"key": key}) for key in keys]
     return reads + writes
+
+
+def wants_list(text: str) -> bool:
+    """Whether issues were asked for themselves ("which issues …"), not one to do something with."""
+    return re.search(rf"(?i)\b{_THING}s\b", text) is not None
 
 
 def project_named(text: str) -> str | None:
@@ -120,14 +161,18 @@ def _comment(match: re.Match[str]) -> tuple[Intent | None, int]:
     else:
         end = len(text)
         body = text.strip()
-    intent = Intent("comment", {"key": match["key"], "body": body}) if body else None
+    intent = Intent("comment", {"key": _key(match), "body": body}) if body else None
     return intent, match.start("body") + end
 
 
 def _move(match: re.Match[str]) -> tuple[Intent | None, int]:
     verb, wanted = match["verb"].lower(), (match["status"] or "").lower()
     status = _STATUS.get(wanted, wanted.title()) if wanted else _VERB_STATUS.get(verb, "")
-    return (Intent("transition", {"key": match["key"], "status": status}) if status else None), match.end()
+    return (Intent("transition", {"key": _key(match), "status": status}) if status else None), match.end()
+
+
+def _key(match: re.Match[str]) -> str:
+    return match["key"] if re.fullmatch(KEY, match["key"]) else IT
 
 
 def _create(match: re.Match[str]) -> tuple[Intent | None, int]:
@@ -165,10 +210,23 @@ def _search(text: str) -> Intent:
         arguments["mine"] = True
     if _OPEN.search(text):
         arguments["open"] = True
-    if about := _ABOUT.search(text):
+    named = _NAMED.match(text)
+    if about := _ABOUT.search(named["after"] if named else text):
         topic, before = about["text"].strip(), ""
         while topic != before:
             before, topic = topic, _NOISE.sub("", topic).strip()
         if topic and topic.lower() not in ("me", "us", "today"):
             arguments["text"] = topic
+    elif named and (topic := _topic_before(named["before"])):
+        arguments["text"] = topic
     return Intent("search", arguments)
+
+
+def _topic_before(text: str) -> str:
+    """``find my open VPN`` (issue) → ``VPN``."""
+    words: list[str] = []
+    for word in reversed(re.findall(r"[\w-]+", text)):
+        if _NO_TOPIC.fullmatch(word):
+            break
+        words.insert(0, word)
+    return " ".join(words[-3:])

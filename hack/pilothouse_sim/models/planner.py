@@ -14,9 +14,11 @@ from pilothouse_sim.models.types import Call, Message, Reply, Tool
 HELP = (
     "I am a stand-in for a language model and plan a fixed set of requests. Try: “Which open issues do I have about "
     "VPN?”, “File an issue in IT: my laptop is slow”, “Show IT-3”, “Comment on IT-3: solved by a restart”, "
-    "“Move IT-3 to Done”. Set OPENAI_API_KEY or OPENAI_BASE_URL and run the demo again to use a real model."
+    "“Move IT-3 to Done”, “Find my open VPN issue and comment on it: any news?”. "
+    "Set OPENAI_API_KEY or OPENAI_BASE_URL and run the demo again to use a real model."
 )
 ASK_PROJECT = "In which project should I file it? Answer with the project's key, for example IT."
+ASK_WHICH = "Which issue do you mean? Say its key, for example IT-3."
 ASK_SUMMARY = "What should the issue say? Write for example: file an issue in IT: my laptop is slow."
 
 
@@ -29,7 +31,12 @@ def reply(messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
     answered = [message for message in turn if message.role == "tool"]
     if answered:
         calls = {call_id: call for message in turn for call_id, call in message.calls}
-        told = [results.describe(calls.get(m.call_id, Call("tool", {})), m.text) for m in answered]
+        steps = results.by_step(message.text for message in answered)
+        told = [
+            results.describe(results.fill(call, steps), message.text)
+            for message in answered
+            if (call := calls.get(message.call_id, Call("tool", {}))).name != REPLY
+        ]
         return Reply("\n\n".join(text for text in told if text) or "That is done.")
     return _plan(_wish(messages, asked), messages[:asked], tools)
 
@@ -49,7 +56,11 @@ def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool]) -> Reply:
     wishes = intents.read(text)
     if not wishes:
         return Reply(HELP)
-    calls, notes = [], []
+    if any(wish.arguments.get("key") == intents.IT for wish in wishes):
+        wishes.sort(key=lambda wish: wish.verb in ("comment", "transition"))  # after what they refer to
+    calls: list[Call] = []
+    notes: list[str] = []
+    that = ""  # what "it" is
     for wish in wishes:
         arguments = dict(wish.arguments)
         if wish.verb == "create":
@@ -60,6 +71,11 @@ def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool]) -> Reply:
             if not arguments["project"]:
                 notes.append(ASK_PROJECT)
                 continue
+        if arguments.get("key") == intents.IT:
+            arguments["key"] = that or _recent_key(before)
+            if not arguments["key"]:
+                notes.append(ASK_WHICH)
+                continue
         tool = _tool(wish.verb, tools)
         if tool is None:
             notes.append(f"I was given no tool to {_SAYS[wish.verb]}, so I did not.")
@@ -67,9 +83,18 @@ def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool]) -> Reply:
         if tool.parameters:
             arguments = {name: value for name, value in arguments.items() if name in tool.parameters}
         calls.append(Call(tool.name, arguments))
+        if not that and wish.verb in _LEADS_TO:
+            that = f"{{{{s{len(calls)}.{_LEADS_TO[wish.verb]}}}}}"
+    offered = any(tool.name == REPLY for tool in tools)
+    if offered and not notes and not intents.wants_list(text) and (told := results.confirmation(calls)):
+        calls.append(Call(REPLY, {"text": told}))
     return Reply(" ".join(notes) if not calls else "", tuple(calls))
 
 
+REPLY = "reply"
+"""The function by which a client takes the answer together with the calls; it may hold references to their results."""
+_LEADS_TO = {"search": "issues[0].key", "create": "key", "get": "key"}
+"""Where an issue's key stands in a result."""
 _SAYS = {
     "search": "search for issues",
     "get": "read an issue",
@@ -84,6 +109,12 @@ def _recent_project(text: str, before: Sequence[Message]) -> str | None:
         if project := intents.project_named(said):
             return project
     return None
+
+
+def _recent_key(before: Sequence[Message]) -> str:
+    """The first key in the last message that holds one; "" where none does."""
+    said = (re.search(intents.KEY, message.text) for message in reversed(before) if message.role != "system")
+    return next((match[0] for match in said if match), "")
 
 
 def _tool(verb: str, tools: Sequence[Tool]) -> Tool | None:

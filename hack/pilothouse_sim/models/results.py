@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pilothouse_sim.models.types import Call
@@ -20,6 +20,7 @@ _FAILED = re.compile(
     r"(?i)\b(?:error|failed|failure|refused|unavailable|timed?\s*out|does not exist|breaker|unknown)\b"
 )
 _ERROR_KEYS = ("error", "errors", "errorMessages", "refused", "refusal", "failure", "detail", "message", "reason")
+_REFERENCE = re.compile(r"\{\{s(\d{1,4})((?:\.\w+|\[\d+\])*)\}\}")
 _LIST_KEYS = ("issues", "results", "items", "values")
 _MAX_LISTED = 20
 
@@ -67,6 +68,55 @@ def describe(call: Call, content: str) -> str:
     if verb == "get" and first:
         return _details(first)
     return f"{call.name} answered: {_short(content)}"
+
+
+def confirmation(calls: Sequence[Call]) -> str:
+    """The answer that can be written before the calls are made, with references to their results; "" where somebody has
+    to read the results first: a search for its own sake, or an issue's details."""
+    told: list[str] = []
+    for number, call in enumerate(calls, 1):
+        verb, arguments = verb_of(call.name), call.arguments
+        key = arguments.get("key", "")
+        if verb == "create":
+            told.append(f"I filed {{{{s{number}.key}}}}: {arguments.get('summary', '')} ({{{{s{number}.url}}}}).")
+        elif verb == "comment":
+            told.append(f"I commented on {_with_summary(key, calls)}: “{_short(str(arguments.get('body', '')))}”")
+        elif verb == "transition":
+            told.append(f"I moved {_with_summary(key, calls)} to {arguments.get('status', '')}.")
+        elif verb != "search" or not any(f"{{{{s{number}." in str(c.arguments.get("key")) for c in calls):
+            return ""
+    return "\n\n".join(told)
+
+
+def _with_summary(key: str, calls: Sequence[Call]) -> str:
+    """An issue that only a search knows is named with its summary: the person did not say which it is."""
+    found = _REFERENCE.fullmatch(key)
+    searched = found is not None and verb_of(calls[int(found[1]) - 1].name) == "search"
+    return f"{key} ({key.replace('.key}}', '.summary}}')})" if searched else key
+
+
+def by_step(texts: Iterable[str]) -> dict[str, Any]:
+    """The ``data`` of each result that names its ``step``, by that name."""
+    found = (find_json(text) for text in texts)
+    return {str(v["step"]): v.get("data") for v in found if isinstance(v, dict) and v.get("step")}
+
+
+def fill(call: Call, steps: Mapping[str, Any]) -> Call:
+    """The call with results in the place of references; one that leads nowhere is left out."""
+
+    def look_up(match: re.Match[str]) -> str:
+        value = steps.get(f"s{match[1]}")
+        for part in re.findall(r"\w+", match[2]):
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            else:
+                return ""
+        return str(value) if isinstance(value, str | int) else ""
+
+    filled = {n: _REFERENCE.sub(look_up, v) if isinstance(v, str) else v for n, v in call.arguments.items()}
+    return Call(call.name, {name: value for name, value in filled.items() if value != ""})
 
 
 def _listing(arguments: Mapping[str, Any], issues: list[dict[str, Any]]) -> str:
@@ -151,6 +201,8 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
         "search": "search for issues",
         "get": f"read {call.arguments.get('key', 'the issue')}",
     }.get(verb, f"run {call.name}")
+    if "{{" in problem:
+        return f"I could not {doing}: no such issue was found. Nothing was changed."
     reason = f"I could not {doing}. {problem.rstrip('.')}."
     if _NOT_LINKED.search(problem):
         return f"{reason} Nothing was changed. Connect your account, then ask again."
