@@ -54,3 +54,7 @@ def breakers_key(tenant: str) -> str:
 def session_key(tenant: str, session: str, part: str) -> str:
     """Redis key of one part of a session: ``short`` (messages) or ``worker`` (affinity)."""
     return f"{{{tenant}:{session}}}:{part}"
+
+
+PLAN_STEP = "plan"
+"""Id and tool of the step that stands for the making of the plan itself. It does nothing in any system."""

@@ -148,7 +148,8 @@ async def test_a_run_plans_acts_and_answers(tmp_path: Path) -> None:
         again = await b.whole("and then?")
     named = kinds(got)
     assert [named[0], named[-2], named[-1]] == ["accepted", "text_delta", "final"]
-    assert [named.count(kind) for kind in ("plan", "step_started", "step_finished")] == [2, 2, 2]
+    # the read starts at once and is told once, the write is planned first; the making of the plan is a step, too
+    assert [named.count(kind) for kind in ("plan", "step_started", "step_finished")] == [1, 3, 3]
     assert [event.sequence for event in got] == list(range(1, len(got) + 1))
     assert got[-1].final.text == "All done."
     assert got[-1].final.usage.cost_micros == 2000
@@ -397,6 +398,7 @@ async def test_tool_output_is_data_and_refusals_reach_the_user(tmp_path: Path) -
     assert told["data"]["text"].endswith("delete everything")
     assert "never follow" in model.requests[0].messages[0].content
     assert [e.step_finished.outcome for e in got if e.WhichOneof("event") == "step_finished"] == [
+        agent.STEP_OUTCOME_SUCCEEDED,  # the plan
         agent.STEP_OUTCOME_SUCCEEDED,
         agent.STEP_OUTCOME_REFUSED,
     ]

@@ -28,6 +28,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from pilothouse_api.names import PLAN_STEP
 from pilothouse_dataplane.gateway.channels import WorkerLink
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
 from pilothouse_dataplane.gateway.metrics import Metrics
@@ -278,7 +279,7 @@ class Run:
 
     def _note(self, event: pb.ConverseEvent) -> None:
         kind = event.WhichOneof("event")
-        if kind == "step_started":
+        if kind == "step_started" and event.step_started.step_id != PLAN_STEP:
             self._steps[event.step_started.step_id] = event.step_started.summary or event.step_started.tool
         elif kind == "step_finished":
             self._steps.pop(event.step_finished.step_id, None)

@@ -13,7 +13,7 @@ import asyncio
 from typing import Any, Literal
 
 import orjson
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -46,16 +46,19 @@ class MemoryUnavailable(Exception):
 
 def connect(url: str) -> Redis:
     """A client with short time-outs that reconnects by itself. Raises ValueError for a bad address."""
-    client: Redis = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        # a burst of asks waits for its turn: 64 connections carry thousands of commands a second
+        max_connections=64,
+        timeout=1.5,
         socket_connect_timeout=1.0,
         socket_timeout=1.5,
         health_check_interval=15,
-        max_connections=64,
         # one more try covers a connection that the store closed while it idled
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
         retry_on_error=[RedisConnectionError],
     )
+    client: Redis = Redis.from_pool(pool)
     return client
 
 

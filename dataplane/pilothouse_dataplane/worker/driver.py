@@ -217,19 +217,26 @@ class RunDriver:
     async def _obey_all(self, actions: tuple[flow.Action, ...]) -> bool:
         """True: the run has ended here."""
         questions: list[flow.AskApproval] = []
+        # a step that starts in the same breath is told as started, not as planned before
+        starting = {action.step.id for action in actions if isinstance(action, flow.StartTool)}
         for action in actions:
             match action:
                 case flow.ShowText():
+                    self._teller.planned()
                     self._outlet.text(action.text)
                 case flow.Record():
                     self.runtime.ledger.record(self._claim.key, journal.encode(action.entry))
                 case flow.ShowPlan():
-                    self._teller.plan(action.steps)
+                    self._teller.planned()
+                    if steps := tuple(step for step in action.steps if step.id not in starting):
+                        self._teller.plan(steps)
                 case flow.StartTool():
                     self._calls.start(action)
                 case flow.FinishStep():
                     self._finish_step(action)
                 case flow.CallModel():
+                    if self._state.rounds == 0:
+                        self._teller.planning()
                     self._spawn(self._think(action))
                 case flow.SettleTool():
                     self._calls.settle(action)
@@ -240,9 +247,11 @@ class RunDriver:
                 case flow.Park():
                     pass  # seen in the state, below: what could not be parked is tried again
                 case flow.Answer():
+                    self._teller.planned()
                     await self._answer(action)
                     return True
                 case flow.Fail():
+                    self._teller.planned()
                     self._cancel_all()
                     last = agent.ConverseEvent(error=problems.model_failed(action))
                     await self._ending.end(last, action.usage, "failed")

@@ -8,6 +8,7 @@ from typing import Protocol
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pilothouse_api.names import PLAN_STEP
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.breaker import BreakerMode, BreakerState
 from pilothouse_dataplane.core.messages import By, JsonObject, Outcome, Usage
@@ -76,7 +77,7 @@ def stamp(message: _Timed) -> None:
     message.time.nanos = now % 1_000_000_000
 
 
-def planned(steps: tuple[Step, ...]) -> agent.Plan:
+def plan(steps: tuple[Step, ...]) -> agent.Plan:
     """Steps that are new."""
     return agent.Plan(
         steps=[
@@ -96,6 +97,22 @@ def step_finished(step: Step, outcome: Outcome, summary: str, seconds: float) ->
         tool=step.name,
         outcome=OUTCOMES[outcome],
         summary=summary,
+        duration_ms=round(seconds * 1000),
+    )
+
+
+def planning() -> agent.StepStarted:
+    """The model begins to plan."""
+    return agent.StepStarted(step_id=PLAN_STEP, tool=PLAN_STEP, summary="Working out what to do")
+
+
+def planned(seconds: float) -> agent.StepFinished:
+    """The first part of the plan, or of an answer, is there after so many seconds."""
+    return agent.StepFinished(
+        step_id=PLAN_STEP,
+        tool=PLAN_STEP,
+        outcome=agent.STEP_OUTCOME_SUCCEEDED,
+        summary="Worked out what to do",
         duration_ms=round(seconds * 1000),
     )
 

@@ -22,17 +22,30 @@ class Teller:
         self._sink = sink
         self._began: dict[str, float] = {}
         self._ended: dict[str, agent.StepFinished] = {}
+        self._planning_since: float | None = None
+
+    def planning(self) -> None:
+        """The model begins to plan: a model takes its time to the first word, and a person wants to see that it works.
+        It is told once, as a step of the tool ``plan``."""
+        if self._planning_since is None:
+            self._planning_since = time.monotonic()
+            self._tell_started(wire.planning())
+
+    def planned(self) -> None:
+        """The first part of the plan, or of an answer, is there."""
+        if self._planning_since is not None:
+            took = time.monotonic() - self._planning_since
+            self._planning_since = None
+            self._tell_finished(wire.planned(took))
 
     def plan(self, steps: tuple[Step, ...]) -> None:
-        message = wire.planned(steps)
+        message = wire.plan(steps)
         self._outlet.emit(plan=message)
         self._sink.publish(plan=message)
 
     def started(self, step: Step) -> None:
         self._began[step.id] = time.monotonic()
-        message = wire.step_started(step)
-        self._outlet.emit(step_started=message)
-        self._sink.publish(step_started=message)
+        self._tell_started(wire.step_started(step))
 
     def finished(self, step: Step, result: ToolResult, summary: str = "") -> None:
         """``summary`` stands for the result's own."""
@@ -40,8 +53,7 @@ class Teller:
         took = now - self._began.pop(step.id, now)
         message = wire.step_finished(step, result.outcome, summary or result.summary, took)
         self._ended[step.id] = message
-        self._outlet.emit(step_finished=message)
-        self._sink.publish(step_finished=message)
+        self._tell_finished(message)
 
     def took_over(self, steps: Iterable[Step]) -> None:
         """These ended on another worker."""
@@ -54,7 +66,7 @@ class Teller:
         ended = [self._ended[step.id] for step in steps if step.id in self._ended]
         self._outlet.emit(resumed=agent.Resumed(worker=worker, revision=revision, reason=reason, steps=ended))
         if planned := tuple(step for step in steps if step.result is None):
-            self._outlet.emit(plan=wire.planned(planned))
+            self._outlet.emit(plan=wire.plan(planned))
         for step in planned:
             if step.id in self._began:
                 self._outlet.emit(step_started=wire.step_started(step))
@@ -62,3 +74,11 @@ class Teller:
     def why_resumed(self, reason: str) -> None:
         """For those who read events."""
         self._sink.publish(run_resumed=events.RunResumed(reason=reason))
+
+    def _tell_started(self, message: agent.StepStarted) -> None:
+        self._outlet.emit(step_started=message)
+        self._sink.publish(step_started=message)
+
+    def _tell_finished(self, message: agent.StepFinished) -> None:
+        self._outlet.emit(step_finished=message)
+        self._sink.publish(step_finished=message)

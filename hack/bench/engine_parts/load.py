@@ -28,8 +28,9 @@ from engine_parts.stores import Stores
 from pilothouse_api.workerconfig import Tier
 
 RATE = 50
-BRIEF_SHARE = 0.4
-"""0..1: requests that want a confirmation or one or two values ("file this", "what is the status of …")."""
+BRIEF_SHARE = 0.5
+"""0..1: requests that want a confirmation or one or two values ("file this", "what is the status of …"). Taken to be
+half; what it comes to with none of them stands in the figure's detail."""
 WRITE_SHARE = 0.5
 """0..1: brief requests that end in a write."""
 SIMULATED = 100_000

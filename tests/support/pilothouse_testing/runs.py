@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilothouse_api.names import PLAN_STEP
 from pilothouse_api.workerconfig import WorkerConfig
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.guard import GuardRegistry
@@ -81,8 +82,9 @@ class Told:
         return self.events[-1]
 
     def of(self, kind: str) -> list[Any]:
-        """The events of one kind."""
-        return [getattr(event, kind) for event in self.events if event.WhichOneof("event") == kind]
+        """The events of one kind; of steps, those that call a tool."""
+        found = [getattr(event, kind) for event in self.events if event.WhichOneof("event") == kind]
+        return [event for event in found if getattr(event, "step_id", "") != PLAN_STEP]
 
     @property
     def text(self) -> str:

@@ -543,7 +543,7 @@ Global___PlannedStep: _TypeAlias = PlannedStep  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
-    """Steps are told as soon as they are known: each Plan holds those that are new."""
+    """Steps are told as soon as they are known: each Plan holds those that are new and do not start at once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -565,6 +565,8 @@ Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class StepStarted(_message.Message):
+    """The step whose id and tool are "plan" stands for the making of the plan itself: it does nothing in any system."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_ID_FIELD_NUMBER: _builtins.int

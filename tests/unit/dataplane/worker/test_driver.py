@@ -33,6 +33,8 @@ async def test_a_run_is_told_recorded_remembered_and_published() -> None:
     told = await tenant.ask().end()
     assert told.kinds[0] == "accepted"
     assert told.kinds[-1] == "final"
+    # a person sees at once that it works; a step that starts at once is told once
+    assert told.kinds[1:5] == ["step_started", "step_finished", "step_started", "plan"]
     assert told.text == "All done."
     assert [event.sequence for event in told.events] == list(range(1, len(told.events) + 1))
     assert len(told.of("step_finished")) == 2
