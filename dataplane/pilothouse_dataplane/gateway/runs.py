@@ -191,7 +191,10 @@ class Run:
 
     def _request(self, chase: Takeover) -> pb.ConverseRequest:
         if isinstance(self._opening, pb.Resume):
-            return pb.ConverseRequest(resume=self._opening)
+            resume = pb.Resume()
+            resume.CopyFrom(self._opening)
+            resume.lost_worker = chase.lost_worker
+            return pb.ConverseRequest(resume=resume)
         ask = pb.Ask()
         ask.CopyFrom(self._opening)
         ask.attempt, ask.lost_worker = chase.attempt, chase.lost_worker

@@ -213,7 +213,7 @@ class Ledger(Protocol):
         out, or that is parked, is given at once."""
         ...
 
-    async def claim_known(self, run_id: str) -> Claim | Held | Finished | None:
+    async def claim_known(self, run_id: str, *, lost_worker: str = "") -> Claim | Held | Finished | None:
         """As ``claim`` for a run that the ledger knows by its id alone; None where it doesn't."""
         ...
 

@@ -75,8 +75,8 @@ class PostgresLedger(Letters):
             raise LedgerUnavailable(f"run {run.run_id} was removed while it was claimed; ask again")
         return claimed
 
-    async def claim_known(self, run_id: str) -> Claim | Held | Finished | None:
-        return await self._claim(run_id, "", (None,) * 5, None)
+    async def claim_known(self, run_id: str, *, lost_worker: str = "") -> Claim | Held | Finished | None:
+        return await self._claim(run_id, lost_worker, (None,) * 5, None)
 
     async def _claim(
         self, run_id: str, lost_worker: str, new: tuple[str | None, ...], run: NewRun | None

@@ -120,7 +120,7 @@ async def _claim(runtime: Runtime, wanted: Wanted) -> Claim | Held | Finished | 
                 wanted.new, lost_worker=wanted.lost_worker
             )
         else:
-            claimed = await runtime.ledger.claim_known(wanted.run_id)
+            claimed = await runtime.ledger.claim_known(wanted.run_id, lost_worker=wanted.lost_worker)
         if not isinstance(claimed, Held) or time.monotonic() >= until:
             return claimed
         await asyncio.sleep(_HELD_WAIT)

@@ -184,7 +184,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             return problems.invalid("The run's id is missing or has characters that are not allowed.")
         if request.run_id not in self._runs and self._free() <= 0:
             return problems.too_many(runtime.config.concurrent_runs)
-        return Wanted(request.run_id)
+        return Wanted(request.run_id, lost_worker=request.lost_worker)
 
     def _drive(self, wanted: Wanted, stream: ClientStream | None) -> RunDriver:
         """Begin a run, or attach to the one that is under way."""

@@ -122,10 +122,10 @@ class MemoryLedger:
             return self._take(self.store.runs[run.run_id])
         return self._claim(self.store.runs[run.run_id], lost_worker)
 
-    async def claim_known(self, run_id: str) -> Claim | Held | Finished | None:
+    async def claim_known(self, run_id: str, *, lost_worker: str = "") -> Claim | Held | Finished | None:
         self._check_available()
         stored = self.store.runs.get(run_id)
-        return self._claim(stored, "") if stored else None
+        return self._claim(stored, lost_worker) if stored else None
 
     def _claim(self, stored: StoredRun, lost_worker: str) -> Claim | Held | Finished:
         if stored.status is RunStatus.DONE:

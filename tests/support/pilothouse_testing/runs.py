@@ -158,9 +158,9 @@ class FakeTenant:
         new = NewRun(run_id, "s", EMPLOYEE, text, self.config.revision)
         return self._drive(Wanted(run_id, new, lost), worker)
 
-    def resume(self, run_id: str = "r1", worker: str = "w1") -> Told:
+    def resume(self, run_id: str = "r1", worker: str = "w1", lost: str = "") -> Told:
         """A front door sends Resume."""
-        return self._drive(Wanted(run_id), worker)
+        return self._drive(Wanted(run_id, lost_worker=lost), worker)
 
     def _drive(self, wanted: Wanted, worker: str) -> Told:
         stream = ClientStream(wanted.run_id)

@@ -240,6 +240,17 @@ async def test_a_run_that_its_own_worker_s_restart_left_is_found_by_the_sweep() 
     assert isinstance(await other.claim_known("r1"), Finished)
 
 
+async def test_a_resumed_run_whose_worker_is_named_as_lost_goes_on_at_once() -> None:
+    tenant = FakeTenant(WiseModel(*TURNS))
+    tenant.runtime("w1", ledger := Crashing(tenant.store, "w1", at=5, after=True))
+    told = tenant.ask()
+    ledger.victim = told.task
+    await asyncio.wait([told.task], timeout=5)
+    # the lease still runs: without the name it would be waited for
+    taken = await tenant.resume(worker="w2", lost="w1").end()
+    assert taken.text == "All done."
+
+
 async def test_a_takeover_while_the_ledger_is_away_promises_nothing() -> None:
     tenant = FakeTenant(FakeModel([text("x")]))
     tenant.store.available = False
