@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
+from pilothouse_api.names import PLAN_STEP, SYSTEM_NAMESPACE, worker_name
 from pilothouse_local import cluster, foreign
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
@@ -277,16 +277,22 @@ def _linked_accounts() -> dict[str, str]:
 async def ask(url: str, token: str, text: str, say: Callable[[str], None]) -> Answer:
     """Asks and prints plan, steps and answer as they come, text by whole lines. Raises ``ToolError``."""
     answer, began, line = Answer(), time.monotonic(), ""
+    planned: set[object] = set()
     async for event in converse(url, token, text):
         kind = event.get("type")
-        if kind == "plan":
+        if event.get("step_id") == PLAN_STEP:
+            if kind == "step_started":
+                say(f"   .. {event.get('summary', '')}")
+        elif kind == "plan":
+            planned |= {step.get("step_id") for step in event.get("steps") or ()}
             say(
                 "   plan: "
                 + "; ".join(str(step.get("summary") or step.get("tool")) for step in event.get("steps") or ())
             )
         elif kind == "step_started":
             answer.steps.append(str(event.get("tool")))
-            say(f"   -> {event.get('summary') or event.get('tool')}")
+            if event.get("step_id") not in planned:
+                say(f"   -> {event.get('summary') or event.get('tool')}")
         elif kind == "step_finished":
             mark = _MARKS.get(str(event.get("outcome")), str(event.get("outcome")))
             say(f"   <- {event.get('tool')} {mark} in {event.get('duration_ms', 0)} ms: {event.get('summary', '')}")

@@ -210,7 +210,8 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
         named = _PERMISSION_KEY.search(content)
         permission = named[0] if named else _PERMISSION_OF.get(verb, "")
         words = permission.replace("_", " ").title()
-        told = f" The permission that you lack is {words} ({permission})." if permission else ""
+        named_already = words in problem or permission in problem
+        told = "" if named_already else f" The permission that you lack is {words} ({permission})."
         advice = (
             "" if "administrator" in problem else " Ask an administrator of the project to grant it, then ask again."
         )

@@ -264,7 +264,7 @@ class _Conversation:
 
     def _leave_waiting(self, run_id: str) -> None:
         waiting = [a for a in self._waiting.values() if a.run_id == run_id]
-        self._printer.parked(waiting, str(self._connection.session_id))
+        self._printer.parked(waiting, str(self._connection.session_id), self.me)
         for approval in waiting:
             if approval in self._mine():
                 self._printer.note(

@@ -70,10 +70,10 @@ class Printer:
             for line in approval_question(approval, me, self._clock()):
                 self.line(line)
 
-    def parked(self, waiting: list[Approval], session_id: str) -> None:
+    def parked(self, waiting: list[Approval], session_id: str, me: str) -> None:
         """Say whom the run waits for."""
         if not self._as_json:
-            self.line(parked_line(waiting, session_id, self._clock()))
+            self.line(parked_line(waiting, session_id, self._clock(), me))
 
     def line(self, line: Line) -> None:
         """Print one line, or text that goes on."""

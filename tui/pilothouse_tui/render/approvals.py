@@ -122,7 +122,8 @@ def approval_lines(approval: Approval, now: datetime, *, me: str = "", room: int
         lines.append(field("expires", text, WARN if soon else PLAIN))
     lines += block("arguments", arguments)
     if approval.origins:
-        lines.append([Cell("! The user did not write these values; they come from what a tool returned:", WARN)])
+        who = "You" if me and approval.user.casefold() == me.casefold() else "The user"
+        lines.append([Cell(f"! {who} did not write these values; they come from what a tool returned:", WARN)])
     for origin in approval.origins:
         value = shortened([visible(origin.value)], room, "see above")[0] if room else visible(origin.value)
         lines.append(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pilothouse_api.names import PLAN_STEP
 from pilothouse_tui.model import Approval, DecideOutcome, Decision, StepOutcome, TimeSplit
 from pilothouse_tui.render.approvals import RESULTS, approval_lines, asks_me, who_decides
 from pilothouse_tui.render.style import BAD, BUSY, DIM, GOOD, PLAIN, STRONG, WARN, step_mark
@@ -35,6 +36,10 @@ def lines(event: Mapping[str, Any], *, streamed: bool = False, verbose: bool = F
         case "plan":
             # Each plan holds the steps that are new; what has been told already is not told again.
             return [Line(f"· {_step(step)}", DIM) for step in event.get("steps") or ()]
+        case "step_started" if event.get("step_id") == PLAN_STEP:
+            return [Line(f"· {one_line(str(event.get('summary') or 'Working out what to do'))}…", DIM)]
+        case "step_finished" if event.get("step_id") == PLAN_STEP:
+            return [Line(f"· The plan took {duration(_number(event, 'duration_ms'))}.", DIM)] if verbose else []
         case "step_started":
             return [Line(f"▶ {_step(event)}", BUSY)]
         case "step_finished":
@@ -69,13 +74,13 @@ def approval_question(approval: Approval, me: str, now: datetime) -> list[Line]:
     return shown
 
 
-def parked_line(waiting: Iterable[Approval], session_id: str, now: datetime) -> Line:
-    """A run that waits for people."""
+def parked_line(waiting: Iterable[Approval], session_id: str, now: datetime, me: str = "") -> Line:
+    """A run that waits for people; ``me`` is the reader's e-mail."""
     pending = list(waiting)
-    who = ", ".join(dict.fromkeys(who_decides(a) for a in pending)) or "somebody's decision"
+    who = ", ".join(dict.fromkeys(who_decides(a, me) for a in pending)) or "somebody's decision"
     ends = min((a.expires for a in pending if a.expires), default=None)
     left = f" Without an answer in {until(ends, now)} it counts as refused." if ends else ""
-    return Line(f"‖ Waiting for {who}.{left} Nothing else of this question goes on. (session {session_id})", WARN)
+    return Line(f"‖ Waiting for {who}.{left} Your question rests until then. (session {session_id})", WARN)
 
 
 def decision_line(decision: Decision) -> Line:
