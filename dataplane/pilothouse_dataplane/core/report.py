@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -10,6 +11,9 @@ from math import isfinite
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
 
 _SHOWN_ARGUMENT_CHARS = 60
+_REFERENCE = re.compile(r"\{\{\s*s(\d{1,4})[^{}]{0,200}\}\}")
+_SAID = {"comment": "comment on", "transition": "move"}
+"""Verbs of tools that are not an English verb with its object."""
 _MAX_DEPTH = 24
 
 
@@ -27,11 +31,16 @@ def step_summary(name: str, arguments: Mapping[str, object]) -> str:
     system, _, what = name.partition(".")
     noun, _, verb = what.partition(".")
     shown = ", ".join(
-        field if value is True else f"{field}: {str(value)[:_SHOWN_ARGUMENT_CHARS]}"
+        # a person knows no {{s1.key}}: the value stands there as soon as the step has it
+        field if value is True else f"{field}: {_REFERENCE.sub(_from_step, str(value))[:_SHOWN_ARGUMENT_CHARS]}"
         for field, value in arguments.items()
         if value is not False
     )
-    return f"{system.capitalize()}: {verb} {noun}".rstrip() + (f" ({shown})" if shown else "")
+    return f"{system.capitalize()}: {_SAID.get(verb, verb)} {noun}".rstrip() + (f" ({shown})" if shown else "")
+
+
+def _from_step(reference: re.Match[str]) -> str:
+    return f"from step {reference[1]}"
 
 
 def partial_answer(written: str, why: str, steps: Sequence[StepReport]) -> str:

@@ -50,7 +50,7 @@ class JiraClient:
         raise self._error(response, needs)
 
     def _error(self, response: JsonResponse, needs: str) -> Exception:
-        said = sentence(response.body)
+        said = sentence(response.body).rstrip(". ")
         quoted = f": “{said}”" if said else ""
         if response.status == 401:
             return AccountNotLinked(
