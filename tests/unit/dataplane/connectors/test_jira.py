@@ -104,9 +104,9 @@ async def test_search_pages_by_token() -> None:
     ("status", "error", "said"),
     [
         (401, AccountNotLinked, "Link your Jira account again"),
-        (403, Refused, "“Not yours.”. It takes the permission “Create Issues”"),
+        (403, Refused, "“Not yours”. It takes the permission “Create Issues”"),
         (404, Refused, "lack the permission “Create Issues”"),
-        (400, Refused, "Jira did not accept this: “Not yours.”"),
+        (400, Refused, "Jira did not accept this: “Not yours”"),
         (429, SystemUnavailable, "too many requests"),
         (500, SystemUnavailable, "Jira failed (500)"),
         (302, SystemUnavailable, "redirects"),
