@@ -40,7 +40,7 @@ tui chat: $(STAMP)
 SLOW_TESTS := $(patsubst %/,%,$(sort $(foreach kind,integration snapshot e2e,$(if $(shell find tests/$(kind) -name 'test_*.py' 2>/dev/null),tests/$(kind)))))
 
 test: prefetch $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto tests/unit
 	$(if $(SLOW_TESTS),$(BIN)/python -m pytest $(SLOW_TESTS))
 
 lint: $(STAMP)

@@ -63,6 +63,8 @@ def _unsigned() -> str:
         ("é" * 100, "not one that this system signed"),
         ("x" * 10_000, "too long"),
     ],
+    # a token holds the present time: as a name it would be another one in each process
+    ids=lambda value: value if " " in value or len(value) < 10 else "",
 )
 def test_bad_tokens(key_file: Path, bad: str, why: str) -> None:
     with pytest.raises(Problem, match=why) as refused:
