@@ -21,6 +21,8 @@ _FAILED = re.compile(
 )
 _ERROR_KEYS = ("error", "errors", "errorMessages", "refused", "refusal", "failure", "detail", "message", "reason")
 _REFERENCE = re.compile(r"\{\{s(\d{1,4})((?:\.\w+|\[\d+\])*)\}\}")
+_NOT_BEGUN = re.compile(r"[\w.]+ was not (?:done|called): (.+)", re.DOTALL)
+"""What the agent itself says of a call that it did not make: somebody refused it, say."""
 _LIST_KEYS = ("issues", "results", "items", "values")
 _MAX_LISTED = 20
 
@@ -203,6 +205,8 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
     }.get(verb, f"run {call.name}")
     if "{{" in problem:
         return f"I could not {doing}: no such issue was found. Nothing was changed."
+    if stopped := _NOT_BEGUN.match(problem):
+        return f"I did not {doing}: {stopped[1].rstrip('.')}. Nothing was changed."
     reason = f"I could not {doing}. {problem.rstrip('.')}."
     if _NOT_LINKED.search(problem):
         return f"{reason} Nothing was changed. Connect your account, then ask again."

@@ -45,7 +45,9 @@ def lines(event: Mapping[str, Any], *, streamed: bool = False, verbose: bool = F
         case "step_finished":
             mark = step_mark(outcome(event.get("outcome")))
             word = "" if mark.word == "done" else f" – {mark.word}"
-            return [Line(f"{mark.symbol} {_step(event)}{word} ({duration(_number(event, 'duration_ms'))})", mark.style)]
+            ms = _number(event, "duration_ms")
+            took = f" ({duration(ms)})" if ms or not word else ""  # what was not begun took no time
+            return [Line(f"{mark.symbol} {_step(event)}{word}{took}", mark.style)]
         case "approval_decided":
             return [_decided(event)]
         case "resumed":
@@ -110,6 +112,8 @@ def outcome(name: object) -> StepOutcome:
 
 def _decided(event: Mapping[str, Any]) -> Line:
     by, reason = _word(event, "decided_by", ""), one_line(str(event.get("reason") or ""))
+    if by and by in reason:
+        reason = ""  # it says who, and the step's own line says what
     if event.get("approved"):
         return Line(f"✓ Approved{f' by {by}' if by else ''}.{f' {reason}' if reason else ''}", GOOD)
     what = f"Refused by {by}." if by else "Nobody answered in time, which counts as a refusal."
@@ -144,6 +148,7 @@ def _final(event: Mapping[str, Any], streamed: bool) -> list[Line]:
 
 def _step(event: Mapping[str, Any]) -> str:
     tool, summary = one_line(str(event.get("tool", ""))), one_line(str(event.get("summary", "")))
+    summary = summary.removeprefix(f"{tool} ")
     return f"{tool}  {summary}" if summary else tool
 
 
