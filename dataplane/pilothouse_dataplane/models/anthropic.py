@@ -93,8 +93,8 @@ class AnthropicProvider:
 
     async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         answer = _Answer(self.name)
-        body = request_body(model, request)
-        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as batches:
+        stream = self._client.post(self._url, self._headers, request_body(model, request), _is_last)
+        async with aclosing(stream) as batches:
             async for batch in batches:
                 for data in batch:
                     for event in answer.take(parse_event(self.name, data)):

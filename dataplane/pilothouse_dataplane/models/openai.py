@@ -99,8 +99,8 @@ class OpenAIProvider:
         bound = TextBound(self.name)
         usage: dict[str, Any] = {}
         finished = False
-        body = request_body(model, request)
-        async with aclosing(self._client.post(self._url, self._headers, body, _is_last)) as batches:
+        stream = self._client.post(self._url, self._headers, request_body(model, request), _is_last)
+        async with aclosing(stream) as batches:
             async for batch in batches:
                 for data in batch:
                     if data == b"[DONE]":

@@ -135,14 +135,17 @@ class SseClient:
         """
         began = asyncio.get_running_loop().time()
         first_by = began + self._timeouts.first_token
+        sent = orjson.dumps(body)
+        del body  # it is large, and the answer may take minutes
         try:
             async with asyncio.timeout_at(first_by):
                 response = await self._open().post(
                     URL(url),
-                    data=orjson.dumps(body),
+                    data=sent,
                     headers={**headers, "Content-Type": "application/json", "Accept": "text/event-stream"},
                     allow_redirects=False,
                 )
+            del sent
             try:
                 if response.status != 200:
                     async with asyncio.timeout_at(first_by):
@@ -186,7 +189,9 @@ class SseClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:  # made inside the loop, and only by a worker that uses this provider
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=256, keepalive_timeout=30, ttl_dns_cache=10),
+                # how many calls there are at a time is the runs' to say: one that waited here for another run's
+                # connection would count as the provider's delay
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=10),
                 timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self._timeouts.connect),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

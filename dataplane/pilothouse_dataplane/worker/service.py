@@ -139,12 +139,14 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         if self._tracing.enabled:
             headers = {key: value for key, value in context.invocation_metadata() or () if key in _TRACE_HEADERS}
             wanted = Wanted(wanted.run_id, wanted.new, wanted.lost_worker, headers)
+        del first  # an event or a request takes a kilobyte, and a run waits for most of its time
         stream = ClientStream(wanted.run_id)
         driver = self._drive(wanted, stream)
         reader = asyncio.create_task(self._read(request_iterator, driver))
         try:
             async for event in stream:
                 yield event
+                del event
         finally:
             reader.cancel()
             driver.detach(stream)

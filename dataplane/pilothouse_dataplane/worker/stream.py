@@ -11,7 +11,6 @@ and the text.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,7 +25,7 @@ class ClientStream:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._events: deque[agent.ConverseEvent] = deque()
+        self._events: list[agent.ConverseEvent] = []  # short, and an empty deque takes 0.8 KB
         self._text: list[str] = []
         self._text_sent = float("-inf")
         self._waiter: asyncio.Future[None] | None = None
@@ -59,10 +58,7 @@ class ClientStream:
     async def __aiter__(self) -> AsyncIterator[agent.ConverseEvent]:
         while True:
             while self._events:
-                event = self._events.popleft()
-                self.sequence += 1
-                event.sequence = self.sequence
-                yield event
+                yield self._next()
             if self._closed and not self._text:
                 return
             if self._text:
@@ -73,6 +69,12 @@ class ClientStream:
                 await self._sleep(left)
             else:
                 await self._sleep(None)
+
+    def _next(self) -> agent.ConverseEvent:
+        event = self._events.pop(0)
+        self.sequence += 1
+        event.sequence = self.sequence
+        return event
 
     def _seal_text(self) -> None:
         if self._text:
