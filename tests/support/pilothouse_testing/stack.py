@@ -36,9 +36,9 @@ async def chat(cluster: LocalCluster) -> AsyncIterator[ChatConnection]:
         yield connection
 
 
-def post_faults(cluster: LocalCluster, **faults: object) -> None:
-    """Changes the model stand-in's speed or failures."""
-    with address_of(Kubectl(cluster.kubeconfig), SIM_NAMESPACE, "models", 8080) as base:
+def post_faults(cluster: LocalCluster, stand_in: str = "models", /, **faults: object) -> None:
+    """Changes a stand-in's speed or failures: ``models`` or ``jira``."""
+    with address_of(Kubectl(cluster.kubeconfig), SIM_NAMESPACE, stand_in, 8080) as base:
         request = urllib.request.Request(f"{base}/__sim/faults", data=json.dumps(faults).encode())
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=5) as response:
