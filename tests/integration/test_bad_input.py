@@ -461,7 +461,7 @@ async def test_a_write_whose_response_was_cut_is_found_or_sent_again_and_never_d
             assert (report.result.outcome, len(writes)) == (Outcome.SUCCEEDED, 1)
         elif verb == "create":  # search may lag: nothing proves that it did not happen
             assert (report.result.outcome, len(writes)) == (Outcome.UNKNOWN, 1)
-            assert "please check in jira" in report.result.summary
+            assert "please check in Jira" in report.result.summary
         else:
             assert (report.result.outcome, len(writes)) == (Outcome.SUCCEEDED, 2)
         read = await use(toolset, "get", {"key": "IT-3"})

@@ -148,7 +148,8 @@ class Toolset:
                         return failed(f"There was no time left to ask {entry.system}.")
                     permit = entry.guard.try_acquire()
                     if permit is None:
-                        return failed(f"{entry.system} is down at the moment and was not asked; {entry.guard.when()}.")
+                        asked = "; it failed" if attempts else " and was not asked"
+                        return failed(f"{entry.system} is down at the moment{asked}; {entry.guard.when()}.")
                     attempts += 1
                     verdict = False
                     started = self._clock()
@@ -294,6 +295,7 @@ def in_doubt(error: str, tool: Tool) -> str:
     """The sentence for a write of which nobody can say whether it happened."""
     system, _, what = tool.name.partition(".")
     noun, _, verb = what.rpartition(".")
+    system = system.capitalize()
     return (
         f"{error} Whether {system} carried out “{verb} {noun.replace('.', ' ')}” is not known. It was not sent again, "
         f"so that it can't happen twice; please check in {system} before you ask again."

@@ -120,7 +120,7 @@ class Guard:
             return "an operator has switched it off"
         if self.state is BreakerState.HALF_OPEN:
             return "whether it works again is being tried now"
-        return f"it is tried again in {max(1.0, self.retry_in()):.0f} s"
+        return f"ask again in {max(1.0, self.retry_in()):.0f} s"
 
     def tick(self) -> None:
         """What time alone does; for whoever looks where no calls come."""

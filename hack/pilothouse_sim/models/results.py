@@ -51,6 +51,8 @@ def describe(call: Call, content: str) -> str:
     """What a call came to, for the person who asked."""
     value, verb = find_json(content), verb_of(call.name)
     if problem := _problem(value, content):
+        if isinstance(value, dict) and value.get("outcome") == "unknown":
+            return f"I don't know whether I managed to {_doing(call, verb)}. {problem}"
         return _refusal(call, verb, problem, content)
     issues = list(_issues(value))
     if verb == "search":
@@ -195,14 +197,18 @@ def _sentence(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
-    doing = {
+def _doing(call: Call, verb: str) -> str:
+    return {
         "create": f"file the issue “{call.arguments.get('summary', '')}” in {call.arguments.get('project', 'Jira')}",
         "comment": f"comment on {call.arguments.get('key', 'the issue')}",
         "transition": f"move {call.arguments.get('key', 'the issue')} to {call.arguments.get('status', 'that status')}",
         "search": "search for issues",
         "get": f"read {call.arguments.get('key', 'the issue')}",
     }.get(verb, f"run {call.name}")
+
+
+def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
+    doing = _doing(call, verb)
     if "{{" in problem:
         return f"I could not {doing}: no such issue was found. Nothing was changed."
     if stopped := _NOT_BEGUN.match(problem):
@@ -220,7 +226,11 @@ def _refusal(call: Call, verb: str, problem: str, content: str) -> str:
             "" if "administrator" in problem else " Ask an administrator of the project to grant it, then ask again."
         )
         return f"{reason}{told} Nothing was changed.{advice}"
-    again = " Please try again later." if re.search(r"(?i)unavailable|timed?\s*out|breaker|limit|50\d", problem) else ""
+    again = (
+        " Please try again later."
+        if "again" not in problem and re.search(r"(?i)unavailable|timed?\s*out|breaker|limit|50\d", problem)
+        else ""
+    )
     return f"{reason}{again}"
 
 

@@ -34,6 +34,7 @@ from pilothouse_tui.model import Approval, DecideOutcome
 from pilothouse_tui.render.approvals import asks_me
 
 _APPROVE = "  Approve? [y/N] "
+_NOT_LOST = "Your question is not lost: it rests until it is decided what it waits for."
 ANSWERED, FAILED, WAITS = 0, 1, 3
 """Exit statuses: an answer, an error, and a question that waits for somebody's approval."""
 
@@ -126,7 +127,8 @@ class _Conversation:
                         await self.answer(text)
                 except UnreachableError as error:
                     printer.error(error)
-                    await self._reconnect()
+                    if await self._reconnect():
+                        self._remind()
 
     async def _prompt(self) -> str:
         """A line from the person; what comes meanwhile (a parked run that goes on) is printed."""
@@ -145,10 +147,14 @@ class _Conversation:
                 break  # the next question connects again and says so
             self._show(event)
             if event.get("type") in ("final", "error", "parked", "approval_required", "decision_result"):
-                if mine := self._mine():
-                    self._printer.note(f"Type y or n to answer: {mine[0].summary or mine[0].tool}")
+                self._remind()
                 self._printer.ask("› ")
         return await reading
+
+    def _remind(self) -> None:
+        """Say which question a y or n at the prompt answers."""
+        if mine := self._mine():
+            self._printer.note(f"Type y or n to answer: {mine[0].summary or mine[0].tool}")
 
     async def _reconnect(self) -> bool:
         """Connect again with the same session, with growing waits; False where Ctrl-C or failures ended it."""
@@ -212,6 +218,8 @@ class _Conversation:
             if item is _ENDED:
                 return status
             if isinstance(item, UnreachableError):
+                if own in self._parked:
+                    raise UnreachableError(item.happened, _NOT_LOST, "Connect again, then answer.")
                 raise item
             if item is _INTERRUPTED:
                 interrupted = True

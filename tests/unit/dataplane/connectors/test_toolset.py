@@ -89,7 +89,7 @@ async def test_what_is_sent_again(
     assert (report.result.outcome, len(connector.calls), report.attempts, report.sent) == (outcome, calls, calls, sent)
     assert {context.key for _, _, context in connector.calls} == {"run/s1"}
     if outcome is Outcome.UNKNOWN:
-        assert "please check in fake before you ask again" in report.result.summary
+        assert "please check in Fake before you ask again" in report.result.summary
         assert "write thing" in report.result.summary
 
 
