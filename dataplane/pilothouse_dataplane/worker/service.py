@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 import structlog
 
 from pilothouse_dataplane.core.guard import BreakerChange, GuardRegistry
@@ -124,8 +125,10 @@ class AgentService(agent_pb2_grpc.AgentServicer):
     ) -> AsyncIterator[agent.ConverseEvent]:
         try:
             async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
-                first = await anext(aiter(request_iterator))
-        except (TimeoutError, StopAsyncIteration):
+                first = await context.read()
+        except TimeoutError:
+            first = grpc.aio.EOF
+        if first is grpc.aio.EOF:
             yield self._refusal("", problems.invalid("The conversation must begin with an ask."))
             return
         if self._runtime is None or self.draining:
@@ -142,7 +145,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         del first  # an event or a request takes a kilobyte, and a run waits for most of its time
         stream = ClientStream(wanted.run_id)
         driver = self._drive(wanted, stream)
-        reader = asyncio.create_task(self._read(request_iterator, driver))
+        reader = asyncio.create_task(self._read(context, driver))
         try:
             async for event in stream:
                 yield event
@@ -215,8 +218,8 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         if run_id not in self._runs and self._free() > 0:
             self._drive(Wanted(run_id), None)
 
-    async def _read(self, requests: AsyncIterator[agent.ConverseRequest], driver: RunDriver) -> None:
-        async for request in requests:
+    async def _read(self, context: Any, driver: RunDriver) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
             kind = request.WhichOneof("request")
             if kind == "stop":
                 driver.stop("You stopped this")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from pilothouse_dataplane.core.messages import ToolResult
+from pilothouse_dataplane.core.messages import Outcome, ToolResult
 from pilothouse_dataplane.core.state import Step
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.publish import RunEvents
@@ -21,7 +21,8 @@ class Teller:
         self._outlet = outlet
         self._sink = sink
         self._began: dict[str, float] = {}
-        self._ended: dict[str, agent.StepFinished] = {}
+        self._ended: dict[str, tuple[Outcome, str, float]] = {}
+        """By step: how it ended, its summary, the seconds it took. A message would take a kilobyte."""
         self._planning_since: float | None = None
 
     def planning(self) -> None:
@@ -51,19 +52,18 @@ class Teller:
         """``summary`` stands for the result's own."""
         now = time.monotonic()
         took = now - self._began.pop(step.id, now)
-        message = wire.step_finished(step, result.outcome, summary or result.summary, took)
-        self._ended[step.id] = message
-        self._tell_finished(message)
+        ended = self._ended[step.id] = (result.outcome, summary or result.summary, took)
+        self._tell_finished(wire.step_finished(step, *ended))
 
     def took_over(self, steps: Iterable[Step]) -> None:
         """These ended on another worker."""
         for step in steps:
             if step.result is not None:
-                self._ended[step.id] = wire.step_finished(step, step.result.outcome, step.result.summary, 0.0)
+                self._ended[step.id] = (step.result.outcome, step.result.summary, 0.0)
 
     def resumed(self, worker: str, revision: str, reason: str, steps: tuple[Step, ...]) -> None:
         """Where the run stands: what has ended, then what is still planned."""
-        ended = [self._ended[step.id] for step in steps if step.id in self._ended]
+        ended = [wire.step_finished(step, *self._ended[step.id]) for step in steps if step.id in self._ended]
         self._outlet.emit(resumed=agent.Resumed(worker=worker, revision=revision, reason=reason, steps=ended))
         if planned := tuple(step for step in steps if step.result is None):
             self._outlet.emit(plan=wire.plan(planned))
