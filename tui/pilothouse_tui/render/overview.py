@@ -139,7 +139,7 @@ def sessions_table(now: datetime) -> Table[Session]:
             f"{session_mark(s).word} {s.tenant} {s.session_id} {s.user} {s.revision} {s.current_step or s.last_text}"
         ),
         values=(
-            lambda s: (not s.active, -_seconds(s.last_event)),
+            lambda s: (not (s.active or s.waiting_approvals), -_seconds(s.last_event)),
             lambda s: s.tenant,
             lambda s: s.user,
             lambda s: s.current_step or s.last_text,
@@ -202,7 +202,7 @@ def tenant_rows(fleet: Fleet, sort: Sort, words: str = "") -> list[Row]:
 
 def session_rows(fleet: Fleet, now: datetime, sort: Sort, words: str = "", *, live_only: bool = False) -> list[Row]:
     """Rows of the sessions' table."""
-    chosen = [s for s in fleet.sessions.values() if s.active or not live_only]
+    chosen = [s for s in fleet.sessions.values() if s.active or s.waiting_approvals or not live_only]
     return sessions_table(now).rows(chosen, sort, words)
 
 

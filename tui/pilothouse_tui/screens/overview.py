@@ -61,7 +61,7 @@ class OverviewScreen(LiveScreen):
     AUTO_FOCUS = "#sessions"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/", tooltip="Show only lines that hold these words"),
-        Binding("a", "toggle_live", "Live/all", tooltip="Sessions: only those with a run in flight, or all"),
+        Binding("a", "toggle_live", "Live/all", tooltip="Sessions: only those at work or waiting, or all"),
         Binding("z", "zoom", "Zoom", tooltip="One table over the whole screen, and back"),
         Binding("tab", "cycle(1)", "Next", tooltip="To the next table"),
         Binding("shift+tab", "cycle(-1)", "Previous", tooltip="To the table before", show=False),
@@ -107,6 +107,9 @@ class OverviewScreen(LiveScreen):
         tenants, breakers, sessions = (self.query_one(f"#{p}", RowsTable) for p in _PANELS)
         none = "Nothing holds these words; Escape empties the filter." if words.strip() else ""
         waiting = "Waiting for data…"
+        nobody = "No sessions now. Ask something: pilothouse chat"
+        if self._live_only and fleet.sessions:
+            nobody = "No question is under way or waits for an answer; a shows all sessions."
         tenants.show(
             tenant_rows(fleet, tenants.sort, words),
             none or ("No tenants. Create one: kubectl apply -f tenant.yaml" if known else waiting),
@@ -117,7 +120,7 @@ class OverviewScreen(LiveScreen):
         )
         sessions.show(
             session_rows(fleet, now, sessions.sort, words, live_only=self._live_only),
-            none or ("No sessions now. Ask something: pilothouse chat" if live else waiting),
+            none or (nobody if live else waiting),
         )
         active = sum(s.active for s in fleet.sessions.values())
         opened = sum(b.state in (BreakerState.OPEN, BreakerState.FORCED_OPEN) for b in fleet.breakers.values())

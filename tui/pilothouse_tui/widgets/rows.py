@@ -85,7 +85,8 @@ class RowsTable(ScrollView, can_focus=True):
         self._rows: list[Row] = []
         self._index: dict[tuple[str, ...], int] = {}
         self._cursor = 0
-        self._layout = fit(self.columns, 80)
+        self._fitted = 80
+        self._layout = fit(self.columns, self._fitted)
 
     @property
     def cursor_key(self) -> tuple[str, ...] | None:
@@ -127,6 +128,9 @@ class RowsTable(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Paint one line of the viewport; line 0 is the head."""
         width = self.size.width
+        beside = self.scrollable_content_region.width  # a scrollbar comes with the rows, and takes room from the cells
+        if beside != self._fitted:
+            self._fitted, self._layout = beside, fit(self.columns, beside)
         base = self.rich_style
         if y == 0:
             return self._strip(self._head(), base + self.get_component_rich_style("rows--head", partial=True), width)
@@ -168,7 +172,8 @@ class RowsTable(ScrollView, can_focus=True):
         self._move_to(0 if direction < 0 else len(self._rows) - 1)
 
     def on_resize(self) -> None:
-        self._layout = fit(self.columns, self.size.width)
+        self._fitted = self.scrollable_content_region.width
+        self._layout = fit(self.columns, self._fitted)
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
         self.refresh()
 
