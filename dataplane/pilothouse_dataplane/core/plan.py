@@ -16,6 +16,7 @@ from pilothouse_dataplane.core.messages import ToolResult
 
 _REFERENCE = re.compile(r"\{\{\s*(s\d{1,4})((?:\.[A-Za-z0-9_-]{1,64}|\[\d{1,4}\]){0,12})\s*\}\}")
 _PART = re.compile(r"\.([A-Za-z0-9_-]+)|\[(\d+)\]")
+_NONE: frozenset[str] = frozenset()
 _MAX_DEPTH = 12
 
 
@@ -35,12 +36,13 @@ class Resolved:
 def needs(value: object, depth: int = 0) -> frozenset[str]:
     """Ids of the steps that the arguments refer to."""
     if isinstance(value, str):
-        return frozenset(match[1] for match in _REFERENCE.finditer(value)) if "{{" in value else frozenset()
-    found: frozenset[str] = frozenset()
+        return frozenset(match[1] for match in _REFERENCE.finditer(value)) if "{{" in value else _NONE
+    found = _NONE
     if depth < _MAX_DEPTH:
         items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
         for item in items:
-            found |= needs(item, depth + 1)
+            if inner := needs(item, depth + 1):
+                found |= inner
     return found
 
 

@@ -71,7 +71,7 @@ class Writes:
         self._on_buried = on_buried
         self._away: dict[str, str] = {}
         """Key by step id, of writes that have left (or may have) and have no outcome."""
-        self._burials: set[asyncio.Task[bool]] = set()
+        self._burials: list[asyncio.Task[bool]] = []
 
     async def send(self, step: Step, write_key: str, started: Callable[[], None]) -> ToolResult:
         """Intend, call, record. ``started`` is called as the call leaves. Raises Fenced: nothing was sent."""
@@ -197,7 +197,7 @@ class Writes:
             in_doubt=result.outcome is Outcome.UNKNOWN,
             created=datetime.now(UTC),
         )
-        self._burials.add(asyncio.create_task(self._keep(letter)))
+        self._burials.append(asyncio.create_task(self._keep(letter)))
         kept = f"{result.summary.rstrip()} It is kept for an administrator to replay (reference {letter.id[:8]})."
         return replace(result, summary=kept)
 
