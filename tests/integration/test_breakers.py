@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from pilothouse_api import names
-from pilothouse_dataplane.core.breaker import BreakerMode, BreakerSettings, BreakerState, Permit
+from pilothouse_dataplane.core.breaker import OTHERS_PROBE_SECONDS, BreakerMode, BreakerSettings, BreakerState, Permit
 from pilothouse_dataplane.core.guard import BreakerChange, Guard, GuardRegistry
 from pilothouse_dataplane.memory.short_term import connect
 from pilothouse_dataplane.worker.breakers import SharedBreakers
@@ -141,7 +141,7 @@ async def test_a_prober_that_dies_holds_nobody_up(team: Team) -> None:
     await team.all_are(HALF_OPEN)
     await a.aclose()
     team.workers.remove(a)
-    ends = time.monotonic() + SETTINGS.half_open_seconds + SETTINGS.open_seconds + 3
+    ends = time.monotonic() + OTHERS_PROBE_SECONDS + 3
     while not (probes := b.ask(1)):
         assert time.monotonic() < ends
         await asyncio.sleep(0.05)
@@ -149,6 +149,18 @@ async def test_a_prober_that_dies_holds_nobody_up(team: Team) -> None:
     for permit in probes + b.ask(SETTINGS.half_open_calls):
         b.guard.succeeded(permit)
     assert b.guard.state is CLOSED
+
+
+async def test_a_restarted_worker_probes_at_once_what_its_former_life_had_begun(team: Team) -> None:
+    (a,) = await team.join("a")
+    a.fail()
+    await asyncio.sleep(a.guard.retry_in() + 0.02)
+    assert a.ask(1)
+    await asyncio.sleep(0.3)
+    await a.aclose()
+    team.workers.remove(a)
+    (again,) = await team.join("a")
+    assert again.ask(1)
 
 
 async def test_an_sres_word_reaches_all_and_those_that_come_later(team: Team) -> None:

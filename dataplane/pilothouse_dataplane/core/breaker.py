@@ -23,7 +23,8 @@ Two differences from resilience4j, both on purpose. The result of a call that be
 closed state that comes back in half-open) is dropped, as it says nothing about the present. Half-open is bounded by
 ``half_open_seconds``: resilience4j waits for ever by default where a permitted call never returns. When the bound is
 over, the calls that came back decide, and one still away counts as failed and slow: so neither a hanging call nor a
-tenant that asks too seldom to use its permits keeps the breaker from a verdict.
+tenant that asks too seldom to use its permits keeps the breaker from a verdict. Another worker's half-open is waited
+for only ``OTHERS_PROBE_SECONDS``: it may be dead, or hear of no more calls.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from enum import Enum
 from typing import Literal, Protocol
 
 from pilothouse_api.workerconfig import BreakerConfig
+
+OTHERS_PROBE_SECONDS = 3.0
+"""How long another worker's half-open is waited for; then the next call here probes itself."""
 
 
 class BreakerState(Enum):
@@ -242,6 +246,11 @@ class Breaker:
         """What time alone does: half-open is decided when its bound is over."""
         if self.state is not BreakerState.HALF_OPEN:
             return
+        if self.cause is Cause.ADOPTED:
+            due = self.since + min(OTHERS_PROBE_SECONDS, self.settings.half_open_seconds)
+            if now >= due:  # open, with its time over: the next call probes
+                self._enter(BreakerState.OPEN, due - self.settings.open_seconds, Cause.TIME, Rates())
+            return
         due = self.since + self.settings.half_open_seconds
         if now < due:
             return
@@ -314,7 +323,7 @@ class Breaker:
             self._enter(_STATE_OF_MODE[mode], now, Cause.MODE, self.rates(now))
 
     def adopt(self, state: BreakerState, since: float, rates: Rates) -> None:
-        """Another worker's finding. Its half-open lets nothing through here: the other one probes."""
+        """Another worker's finding. Its half-open lets nothing through here for a while: the other one probes."""
         self._enter(state, since, Cause.ADOPTED, rates)
 
     def _take_back(self, permit: Permit, now: float) -> bool:

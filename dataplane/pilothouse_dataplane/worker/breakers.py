@@ -26,10 +26,12 @@ and nothing but a ``mode`` while a forced mode is in force. So a stale open can'
 away learns the later one. A refused proposer adopts the record that won. Half-open whose time runs out without a
 probe is worked out by each worker for itself and is not proposed.
 
-**Half-open.** The record *is* the lease: the worker whose claim is taken probes, for ``half_open_seconds``; all others
-let nothing through until its verdict, and where it dies they go back to open on their own. Before its claim is
-answered a worker lets one call through, so that the first user after the pause isn't refused for the sake of a round
-trip. So at most ``half_open_calls + workers - 1`` calls pass, and that only where all are asked within half a second.
+**Half-open.** The record *is* the lease: the worker whose claim is taken probes; all others let nothing through for
+some seconds (``OTHERS_PROBE_SECONDS`` and the grace below). Where it gives no verdict by then, because it died or
+because nobody asks it any more, the next of them claims; a restarted worker claims at once what its former life had.
+Before its claim is answered a worker lets one call through, so that the first user after the pause isn't refused for
+the sake of a round trip. So at most ``half_open_calls + workers - 1`` calls pass in those seconds, and that only where
+all are asked within half a second.
 
 **Redis away.** Said once in the log; each worker goes on alone with what it knows, and probes by itself. When Redis is
 back, what was decided meanwhile is proposed, the youngest verdict wins, and records that the store lost are put back.
@@ -51,7 +53,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from pilothouse_api import names
-from pilothouse_dataplane.core.breaker import BreakerMode, BreakerState, Cause, Rates
+from pilothouse_dataplane.core.breaker import OTHERS_PROBE_SECONDS, BreakerMode, BreakerState, Cause, Rates
 from pilothouse_dataplane.core.guard import Guard, GuardRegistry
 
 _SYNC_SECONDS = 1.0
@@ -379,7 +381,8 @@ class SharedBreakers:
     def _adopt(self, link: _Link, record: _Record) -> None:
         age = self._age(record)
         if record.state is BreakerState.HALF_OPEN:
-            age -= _VERDICT_ON_ITS_WAY_SECONDS
+            # this worker's own claim comes back as another's only where it was made in a former life
+            age = OTHERS_PROBE_SECONDS if record.worker == self._worker else age - _VERDICT_ON_ITS_WAY_SECONDS
         rates = Rates(0, record.failure_percent, record.slow_percent)
         link.record = record
         link.guard.apply_remote(record.state, age=age, rates=rates, reason=record.reason, origin=record.worker)
