@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -86,7 +87,7 @@ class Tool:
     @property
     def model_name(self) -> str:
         """The name given to models, which allow ``^[a-zA-Z0-9_-]+$`` only: dots become two underscores."""
-        return self.name.replace(".", "__")
+        return sys.intern(self.name.replace(".", "__"))  # one string for all runs: each holds the names of its tools
 
 
 class Outcome(Enum):
