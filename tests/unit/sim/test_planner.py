@@ -83,6 +83,77 @@ def test_says_so_when_it_was_given_no_tool() -> None:
     assert "no tool to move an issue" in reply.text
 
 
+REPLY = Tool("reply", frozenset(["text"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Find my open VPN issue and comment on it: any news?",
+            [
+                ("search", {"mine": True, "open": True, "text": "VPN"}),
+                ("comment", {"key": "{{s1.issues[0].key}}", "body": "any news?"}),
+                ("reply", {"text": "I commented on {{s1.issues[0].key}} ({{s1.issues[0].summary}}): “any news?”"}),
+            ],
+        ),
+        (
+            "File an issue in IT: slow wifi, then comment on it: now",
+            [
+                ("create", {"project": "IT", "summary": "slow wifi"}),
+                ("comment", {"key": "{{s1.key}}", "body": "now"}),
+                ("reply", {"text": "I filed {{s1.key}}: slow wifi ({{s1.url}}).\n\nI commented on {{s1.key}}: “now”"}),
+            ],
+        ),
+        (
+            "File an issue in IT: VPN drops when I start it",  # no wish to start anything
+            [
+                ("create", {"project": "IT", "summary": "VPN drops when I start it"}),
+                ("reply", {"text": "I filed {{s1.key}}: VPN drops when I start it ({{s1.url}})."}),
+            ],
+        ),
+        # what has to be read first is not confirmed beforehand
+        ("Show IT-3 and comment on it: hello",
+         [("get", {"key": "IT-3"}), ("comment", {"key": "{{s1.key}}", "body": "hello"})]),
+        ("Which open issues do I have? Close the first one",
+         [("search", {"mine": True, "open": True}), ("transition", {"key": "{{s1.issues[0].key}}", "status": "Done"})]),
+    ],
+)  # fmt: skip
+def test_plans_with_references_and_the_answer(text: str, expected: list[tuple[str, dict[str, Any]]]) -> None:
+    reply = planner.reply([Message("user", text)], [*TOOLS, REPLY])
+    assert [(call.name.removeprefix("jira__issue__"), dict(call.arguments)) for call in reply.calls] == expected
+
+
+def test_it_is_the_issue_that_was_named_last_or_asked_for() -> None:
+    assert plan("close it") == Reply(planner.ASK_WHICH)
+    assert calls("show IT-3", "close it") == [("transition", {"key": "IT-3", "status": "Done"})]
+
+
+def test_an_answer_after_a_refusal_names_no_reference() -> None:
+    search = Call("jira__issue__search", {"text": "VPN"})
+    comment = Call("jira__issue__comment", {"key": "{{s1.issues[0].key}}", "body": "x"})
+
+    def said(found: list[dict[str, str]], why: str) -> str:
+        results = [
+            json.dumps({"step": "s1", "outcome": "succeeded", "summary": "", "data": {"issues": found}}),
+            json.dumps({"step": "s2", "outcome": "refused", "summary": why}),
+            json.dumps({"outcome": "refused", "summary": "It was not sent. Read the results, then answer."}),
+        ]
+        made = tuple((f"c{i}", c) for i, c in enumerate((search, comment, Call("reply", {"text": "x"}))))
+        turn = [Message("tool", text, (), f"c{i}") for i, text in enumerate(results)]
+        return planner.reply([Message("user", "x"), Message("assistant", "", made), *turn], TOOLS).text
+
+    refused = said([{"key": "IT-1"}], "jira.issue.comment was not done: e@acme.example refused it.")
+    assert refused.endswith("I did not comment on IT-1: e@acme.example refused it. Nothing was changed.")
+    nowhere = said([], "jira.issue.comment was not called: {{s1.issues[0].key}} leads nowhere.")
+    assert nowhere.endswith("I could not comment on the issue: no such issue was found. Nothing was changed.")
+
+
+def test_what_is_in_doubt_is_not_told_as_not_done() -> None:
+    text = answer("create", {"project": "IT", "summary": "Slow"}, enveloped("unknown", "Jira failed (503)."))
+    assert text.startswith("I don't know whether I managed to file the issue “Slow” in IT. Jira failed (503).")
+
+
 def answer(name: str, arguments: dict[str, Any], content: str) -> str:
     call = Call(f"jira__issue__{name}", arguments)
     turn = [Message("user", "x"), Message("assistant", "", (("c1", call),)), Message("tool", content, (), "c1")]

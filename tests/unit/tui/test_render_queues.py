@@ -120,3 +120,25 @@ def test_frames_of_the_chat_and_messages_of_fleet_are_read_alike() -> None:
     assert convert.approval(frame).expires is not None
     nonsense = {"request": {"by": "APPROVER_OF_A_NEWER_GATEWAY", "expires": {"seconds": "x"}, "origins": None}}
     assert convert.approval(nonsense).by is Approver.UNKNOWN
+
+
+def test_the_making_of_the_plan_is_one_quiet_line_and_a_decision_is_told_once() -> None:
+    began = {"type": "step_started", "step_id": "plan", "tool": "plan", "summary": "Working out what to do"}
+    ended = {"type": "step_finished", "step_id": "plan", "tool": "plan", "duration_ms": 210}
+    assert [line.text for line in (*lines(began), *lines(ended))] == ["· Working out what to do…"]
+    assert [line.text for line in lines(ended, verbose=True)] == ["· The plan took 210 ms."]
+    decided = {
+        "type": "approval_decided",
+        "approved": True,
+        "decided_by": "e@x",
+        "reason": "e@x approved jira.issue.x.",
+    }
+    assert [line.text for line in lines(decided)] == ["✓ Approved by e@x."]
+    refused = {
+        "type": "step_finished",
+        "step_id": "s1",
+        "tool": "t",
+        "outcome": "STEP_OUTCOME_REFUSED",
+        "summary": "t was not done.",
+    }
+    assert [line.text for line in lines(refused)] == ["⊘ t  was not done. – refused"]
