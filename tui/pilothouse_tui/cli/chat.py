@@ -236,7 +236,7 @@ class _Conversation:
                 if item.get("type") == "error" and (not own or item.get("run_id") in (None, own)):
                     status = FAILED
                 self._show(item)
-                if self._question is not None:
+                if self._question is not None and self._question[0] in self._mine():
                     self._printer.ask(_APPROVE)
             if own in self._parked and (interrupted or self._nobody_answers(own)):
                 self._leave_waiting(own)

@@ -114,6 +114,8 @@ def _decided(event: Mapping[str, Any]) -> Line:
     by, reason = _word(event, "decided_by", ""), one_line(str(event.get("reason") or ""))
     if by and by in reason:
         reason = ""  # it says who, and the step's own line says what
+    if by.startswith("system:serviceaccount:"):
+        by = f"an operator ({by.rpartition(':')[2]})"
     if event.get("approved"):
         return Line(f"✓ Approved{f' by {by}' if by else ''}.{f' {reason}' if reason else ''}", GOOD)
     what = f"Refused by {by}." if by else "Nobody answered in time, which counts as a refusal."
