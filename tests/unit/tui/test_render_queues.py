@@ -134,6 +134,8 @@ def test_the_making_of_the_plan_is_one_quiet_line_and_a_decision_is_told_once() 
         "reason": "e@x approved jira.issue.x.",
     }
     assert [line.text for line in lines(decided)] == ["✓ Approved by e@x."]
+    sre = {**decided, "decided_by": "system:serviceaccount:pilothouse-system:sre", "reason": ""}
+    assert [line.text for line in lines(sre)] == ["✓ Approved by an operator (sre)."]
     refused = {
         "type": "step_finished",
         "step_id": "s1",
