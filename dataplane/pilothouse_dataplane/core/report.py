@@ -26,17 +26,22 @@ class StepReport:
     summary: str
 
 
+def step_title(name: str) -> str:
+    """A tool's name for a person: ``jira.issue.comment`` is "Jira: comment on issue"."""
+    system, _, what = name.partition(".")
+    noun, _, verb = what.rpartition(".")
+    return f"{system[:1].upper()}{system[1:]}: {_SAID.get(verb, verb)} {noun.replace('.', ' ')}".rstrip(" :")
+
+
 def step_summary(name: str, arguments: Mapping[str, object]) -> str:
     """One sentence for a person: what a call would do."""
-    system, _, what = name.partition(".")
-    noun, _, verb = what.partition(".")
     shown = ", ".join(
         # a person knows no {{s1.key}}: the value stands there as soon as the step has it
         field if value is True else f"{field}: {_REFERENCE.sub(_from_step, str(value))[:_SHOWN_ARGUMENT_CHARS]}"
         for field, value in arguments.items()
         if value is not False
     )
-    return f"{system.capitalize()}: {_SAID.get(verb, verb)} {noun}".rstrip() + (f" ({shown})" if shown else "")
+    return step_title(name) + (f" ({shown})" if shown else "")
 
 
 def _from_step(reference: re.Match[str]) -> str:

@@ -234,7 +234,7 @@ def _restarted(state: RunState) -> Transition:
         if step.result is None:
             if step.status is StepStatus.RUNNING:
                 actions.append(CancelTool(step))
-            actions.append(FinishStep(step, ToolResult(Outcome.REFUSED, f"{step.name} was not needed after all.")))
+            actions.append(FinishStep(step, ToolResult(Outcome.REFUSED, f"{step.title} was not needed after all.")))
         elif step.result.outcome is Outcome.SUCCEEDED:
             known[step.fingerprint] = step.result
     steps = state.steps[: state.round_start]
@@ -314,9 +314,9 @@ def _add(state: RunState, call: ToolCall) -> Transition:
             refers = needs(arguments)
             step = replace(step, arguments=arguments, needs=refers, fingerprint=arguments_hash(tool.name, arguments))
             if missing := sorted(other for other in refers if state.step(other) is None):
-                problem = f"{tool.name} was not called: there is no step {missing[0]} before it."
+                problem = f"{step.title} was not called: there is no step {missing[0]} before it."
         except ArgumentsError as error:
-            problem = f"{tool.name} was not called: {error}."
+            problem = f"{step.title} was not called: {error}."
     state = replace(state, steps=(*state.steps, step))
     if problem:
         state, actions = _settle(state, ToolFinished(step.id, ToolResult(Outcome.REFUSED, problem)))
@@ -382,14 +382,14 @@ def _try_start(state: RunState, step: Step) -> Transition:
         failed = next((o for o in needed if o.result and o.result.outcome is not Outcome.SUCCEEDED), None)
         if failed is not None:
             return _refuse(
-                state, step, f"{step.name} was not called: it needs the result of {failed.name} ({failed.id})."
+                state, step, f"{step.title} was not called: it needs the result of {failed.title} ({failed.id})."
             )
         if any(other.result is None for other in needed):
             return state, ()
         try:
             resolved = _resolved(state, step)
         except (Unresolved, ArgumentsError) as error:
-            return _refuse(state, step, f"{step.name} was not called: {error}.")
+            return _refuse(state, step, f"{step.title} was not called: {error}.")
         sources = resolved.sources
         fingerprint = arguments_hash(step.tool.name, resolved.arguments)
         step = replace(step, arguments=resolved.arguments, needs=frozenset(), fingerprint=fingerprint)
@@ -422,7 +422,7 @@ def _start_write(state: RunState, step: Step, sources: Mapping[str, str]) -> Tra
     who = {By.USER: state.asking.email, By.MANAGER: state.asking.manager_email, By.GROUP: approver.group}[approver.by]
     if not who:
         return _refuse(
-            state, step, f"{step.name} was not done: your manager must approve it, and nobody is known as such."
+            state, step, f"{step.title} was not done: your manager must approve it, and nobody is known as such."
         )
     request = ApprovalRequest(
         step_id=step.id,
@@ -445,9 +445,9 @@ def _start_write(state: RunState, step: Step, sources: Mapping[str, str]) -> Tra
 
 def _why_asked(step: Step, origins: tuple[ArgumentOrigin, ...]) -> str:
     if step.tool is not None and step.tool.approver is not None:
-        return f"{step.name} waits for approval by your organisation's policy."
-    values = "A value" if len(origins) == 1 else f"{len(origins)} values"
-    return f"{values} of this change did not come from you."
+        return f"{step.title} waits for approval by your organisation's policy."
+    values = "A value of this change comes" if len(origins) == 1 else f"{len(origins)} values of this change come"
+    return f"{values} from another system, not from the person who asked."
 
 
 def _origins(state: RunState, step: Step, sources: Mapping[str, str]) -> tuple[ArgumentOrigin, ...]:
@@ -482,7 +482,7 @@ def _decided(state: RunState, event: Decided) -> Transition:
     if event.approved:
         state = _put(state, replace(step, status=StepStatus.APPROVED))
     else:
-        state, told = _refuse(state, step, event.why or f"{step.name} was not done: it was refused.")
+        state, told = _refuse(state, step, event.why or f"{step.title} was not done: it was refused.")
         recorded = (*recorded, *told)
     state, actions = _go_on(state)
     return state, recorded + actions
@@ -552,11 +552,11 @@ def _end(state: RunState, why: str, *, stopped: bool = False) -> Transition:
     for step in state.steps:
         if step.result is None:
             if step.status is not StepStatus.RUNNING:
-                result = ToolResult(Outcome.REFUSED, f"{step.name} was not begun.")
+                result = ToolResult(Outcome.REFUSED, f"{step.title} was not begun.")
             elif step.writes:
-                result = ToolResult(Outcome.UNKNOWN, f"{step.name} was cut off; whether it took effect is not known.")
+                result = ToolResult(Outcome.UNKNOWN, f"{step.title} was cut off; whether it took effect is not known.")
             else:
-                result = ToolResult(Outcome.FAILED, f"{step.name} was not finished.")
+                result = ToolResult(Outcome.FAILED, f"{step.title} was not finished.")
             state, more = _settle(state, ToolFinished(step.id, result))
             actions.extend(more)
     reports = [StepReport(s.name, s.result.outcome, s.result.summary) for s in state.steps if s.result is not None]

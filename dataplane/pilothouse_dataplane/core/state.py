@@ -9,6 +9,7 @@ from typing import Any
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.messages import Citation, Effect, Message, Tool, ToolCall, ToolResult, Usage
+from pilothouse_dataplane.core.report import step_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Step:
     @property
     def name(self) -> str:
         return self.tool.name if self.tool else self.call.name[:80]
+
+    @property
+    def title(self) -> str:
+        """The name for sentences that a person reads."""
+        return f"“{step_title(self.name)}”"
 
     @property
     def writes(self) -> bool:

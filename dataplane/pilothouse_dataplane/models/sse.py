@@ -181,10 +181,10 @@ class SseClient:
                 f"The model provider {self._provider} can't be trusted: its certificate or TLS is not valid, so "
                 "nothing was sent; a platform operator must correct it"
             ) from error
+        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
+            raise ModelUnavailable(f"The model provider {self._provider} broke off its answer") from error
         except aiohttp.ClientError as error:
-            raise ModelUnavailable(
-                f"The model provider {self._provider} can't be reached ({type(error).__name__})"
-            ) from error
+            raise ModelUnavailable(f"The model provider {self._provider} can't be reached") from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:  # made inside the loop, and only by a worker that uses this provider

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from pilothouse_dataplane.core.report import step_title
 from pilothouse_dataplane.core.state import AskApproval, Decided
 from pilothouse_dataplane.ledger.base import (
     ApprovalRecord,
@@ -57,7 +58,9 @@ class Approvals:
         except LedgerUnavailable as error:
             _log.warning("approval not recorded", error=str(error))
             for each in questions:
-                why = f"{each.request.tool} was not done: the question for approval could not be recorded."
+                why = (
+                    f"“{step_title(each.request.tool)}” was not done: the question for approval could not be recorded."
+                )
                 self._feed(Decided(each.step.id, False, why))
             return
         for record in records:

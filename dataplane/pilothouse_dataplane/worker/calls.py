@@ -114,5 +114,5 @@ class Calls:
             report = await self._toolset.call(step.tool, step.arguments, context, self._clock.deadline)
         except Exception:
             _log.exception("tool call failed", tool=step.name)
-            return ToolResult(Outcome.FAILED, f"{step.name} failed.")
+            return ToolResult(Outcome.FAILED, f"{step.title} failed.")
         return report.result

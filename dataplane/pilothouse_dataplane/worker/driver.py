@@ -205,7 +205,7 @@ class RunDriver:
         self._teller.took_over(begun.state.steps)
         self._writes.take_over(claim.writes, begun.state.steps, begun.settling)
         reason = "Another agent goes on with your request: the one before it was interrupted."
-        if any(record.approved is not None for record in claim.approvals):
+        if not self._wanted.lost_worker and any(record.approved is not None for record in claim.approvals):
             reason = "Your request goes on: what it waited for is decided."
         self._tell_where_it_stands(reason)
         self._teller.why_resumed(reason)
@@ -337,7 +337,7 @@ class RunDriver:
             return
         with contextlib.suppress(Exception):  # the client must get its end, whatever is broken
             for step in self._state.steps:
-                self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.name}: its outcome is not known."))
+                self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.title}: its outcome is not known."))
             self._cancel_all()
             await self._ending.end(last, self._state.usage, "failed")
 

@@ -12,7 +12,7 @@ from pilothouse_api.names import PLAN_STEP
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.breaker import BreakerMode, BreakerState
 from pilothouse_dataplane.core.messages import By, JsonObject, Outcome, Usage
-from pilothouse_dataplane.core.report import step_summary
+from pilothouse_dataplane.core.report import step_summary, step_title
 from pilothouse_dataplane.core.state import Answer, Step
 from pilothouse_dataplane.core.timing import TimeSplit
 from pilothouse_dataplane.ledger.base import ApprovalRecord, Asker, DeadLetterRecord, Verdict
@@ -169,10 +169,10 @@ def approval_decided(record: ApprovalRecord) -> agent.ApprovalDecided:
     if record.approved:
         reason = f"{record.decided_by} approved {tool}."
     elif record.decided_by:
-        reason = f"{tool} was not done: {record.decided_by} refused it."
+        reason = f"“{step_title(tool)}” was not done: {record.decided_by} refused it."
     else:
         within = _duration(record.request.expires_in)
-        reason = f"{tool} was not done: nobody decided within {within}, which counts as a refusal."
+        reason = f"“{step_title(tool)}” was not done: nobody decided within {within}, which counts as a refusal."
     return agent.ApprovalDecided(
         approval_id=record.approval_id,
         approved=bool(record.approved),

@@ -27,6 +27,7 @@ import structlog
 from pilothouse_dataplane.connectors.base import CallContext
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
+from pilothouse_dataplane.core.report import step_title
 from pilothouse_dataplane.core.state import Step
 from pilothouse_dataplane.ledger.base import (
     DeadLetterRecord,
@@ -89,13 +90,13 @@ class Writes:
             await self._ledger.intend(self._key, intent)
         except LedgerUnavailable as error:
             _log.warning("write not sent: its intent could not be recorded", step=step.id, error=str(error))
-            why = f"{step.name} was not sent: it could not be recorded beforehand. Ask again in a minute."
+            why = f"{step.title} was not sent: it could not be recorded beforehand. Ask again in a minute."
             return self._ended(write_key, ToolResult(Outcome.FAILED, why))
         except WriteRefused as error:
             _log.warning("write refused by the ledger", step=step.id, error=str(error))
-            return ToolResult(Outcome.REFUSED, f"{step.name} was not sent: {error}.")
+            return ToolResult(Outcome.REFUSED, f"{step.title} was not sent: {error}.")
         except asyncio.CancelledError:
-            self._ended(write_key, ToolResult(Outcome.FAILED, f"{step.name} was not sent."))
+            self._ended(write_key, ToolResult(Outcome.FAILED, f"{step.title} was not sent."))
             raise
         started()
         self._away[step.id] = write_key
@@ -105,7 +106,7 @@ class Writes:
             result, attempts, breaker = report.result, report.attempts, report.breaker_state
         except Exception:
             _log.exception("tool call failed", tool=step.name)
-            result = ToolResult(Outcome.UNKNOWN, f"{step.name} failed; whether it took effect is not known.")
+            result = ToolResult(Outcome.UNKNOWN, f"{step.title} failed; whether it took effect is not known.")
         return self._judge(step, write_key, result, attempts, breaker)
 
     async def settle(self, step: Step, write_key: str, started: Callable[[], None]) -> ToolResult:
@@ -123,7 +124,7 @@ class Writes:
         if settled is not None and settled.absent:
             del self._away[step.id]
             return await self.send(step, write_key, started)
-        why = f"{step.name} was sent before this agent was interrupted; whether it took effect is not known. Check it."
+        why = f"{step.title} was sent before this agent was interrupted; whether it took effect is not known. Check it."
         return self._judge(step, write_key, ToolResult(Outcome.UNKNOWN, why), 1, "")
 
     def cut(self, step: Step, result: ToolResult) -> str:
@@ -149,7 +150,9 @@ class Writes:
                 if known is not None and known.outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.UNKNOWN):
                     result = known
                 else:
-                    result = ToolResult(Outcome.UNKNOWN, f"{write.intent.tool}: whether it took effect is not known.")
+                    result = ToolResult(
+                        Outcome.UNKNOWN, f"{step_title(write.intent.tool)}: whether it took effect is not known."
+                    )
             if result.outcome in (Outcome.FAILED, Outcome.UNKNOWN):
                 told = replace(step, arguments=write.intent.arguments)
                 self._bury(told, write.intent.key, result, 1, "", name=write.intent.tool)
@@ -198,7 +201,13 @@ class Writes:
             created=datetime.now(UTC),
         )
         self._burials.append(asyncio.create_task(self._keep(letter)))
-        kept = f"{result.summary.rstrip()} It is kept for an administrator to replay (reference {letter.id[:8]})."
+        # a person who asks again asks for another change, with another key: both would be made
+        way = (
+            "An administrator can find out"
+            if letter.in_doubt
+            else "Or let an administrator send it later, but not both"
+        )
+        kept = f"{result.summary.rstrip()} {way} (reference {letter.id[:8]})."
         return replace(result, summary=kept)
 
     async def _keep(self, letter: DeadLetterRecord) -> bool:

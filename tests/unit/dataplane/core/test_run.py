@@ -125,7 +125,7 @@ def test_a_step_waits_for_the_result_that_it_uses() -> None:
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (done("s1", Outcome.FAILED), "it needs the result of fake.thing.read (s1)"),
+        (done("s1", Outcome.FAILED), "it needs the result of “Fake: read thing” (s1)"),
         (done("s1", data={"owner": {}}), "has no such field"),
         (done("s1", data={"owner": {"email": ["b"]}}), "must be of type string"),
     ],
@@ -284,8 +284,8 @@ def test_the_deadline_says_what_was_done_and_what_is_not_known() -> None:
     assert isinstance(answer, Answer)
     assert answer.partial
     assert "Done:\n- s1 succeeded." in answer.text
-    assert "Not known, please check:\n- fake.thing.write was cut off" in answer.text
-    assert "Not done:\n- fake.thing.read was not begun." in answer.text
+    assert "Not known, please check:\n- “Fake: write thing” was cut off" in answer.text
+    assert "Not done:\n- “Fake: read thing” was not begun." in answer.text
 
 
 def test_a_stop_and_the_budget_end_a_run_honestly() -> None:

@@ -39,6 +39,9 @@ BEGIN
                 1, clock_timestamp() + v_lease)
         ON CONFLICT (tenant, run_id) DO NOTHING;
         IF FOUND THEN
+            -- Not waited for: a claim that PostgreSQL forgets in a crash fences its run, which is then asked anew.
+            -- Whatever is durable later, an intent above all, makes it durable first: the log is one sequence.
+            PERFORM set_config('synchronous_commit', 'off', true);
             verdict := 'claimed'; fence := 1; next_seq := 0; elapsed := 0; parked_seconds := 0;
             RETURN;
         END IF;
