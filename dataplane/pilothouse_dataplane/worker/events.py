@@ -19,6 +19,8 @@ _MAX_QUEUED = 5000
 _MAX_BATCH = 200
 _MAX_STREAM = 10_000
 _CLOSE_SECONDS = 2.0
+_LINGER_SECONDS = 0.02
+"""Events that come within this share a command."""
 _APPEND = """
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'e', ARGV[i]) end
 """
@@ -64,6 +66,8 @@ class EventPublisher:
                     return
                 self._wake.clear()
                 await self._wake.wait()
+                if not self._closing:
+                    await asyncio.sleep(_LINGER_SECONDS)
                 continue
             batch = [self._queue.popleft() for _ in range(min(_MAX_BATCH, len(self._queue)))]
             try:

@@ -18,6 +18,9 @@ from pilothouse_dataplane.worker.messages import stamp
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 
 TEXT_BATCH_SECONDS = 0.03
+STEP_SECONDS = 0.01
+"""How long news of steps may wait for one another: what they tell of, a call or its result, goes first."""
+_PATIENT = frozenset({"plan", "step_started", "step_finished"})
 
 
 class ClientStream:
@@ -29,7 +32,7 @@ class ClientStream:
         self._text: list[str] = []
         self._text_sent = float("-inf")
         self._waiter: asyncio.Future[None] | None = None
-        self._closed = False
+        self._closed = self._soon = False
         self.lost = ""
         """Why the stream ended although the run did not; "" where it ended with the run, or was parked."""
         self.sequence = 0
@@ -40,7 +43,11 @@ class ClientStream:
         event.run_id = self._run_id
         stamp(event)
         self._events.append(event)
-        self._wake()
+        if event.WhichOneof("event") not in _PATIENT:
+            self._wake()
+        elif self._waiter is not None and not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_later(STEP_SECONDS, self._wake)
 
     def text(self, piece: str) -> None:
         """Queue text."""
@@ -97,6 +104,7 @@ class ClientStream:
                 timer.cancel()
 
     def _wake(self) -> None:
+        self._soon = False
         if self._waiter is not None:
             _resolve(self._waiter)
 
