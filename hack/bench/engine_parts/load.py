@@ -81,7 +81,13 @@ def measure(root: Path, stores: Stores, seconds: float) -> Iterator[Figure]:
         jira = stack.enter_context(stand_in("bench-jira", root))
         workers = {
             tier: stack.enter_context(
-                worker(root, f"load-{tier}", config(f"acme-{tier}", models.url, jira.url, tier=tier), stores)
+                worker(
+                    root,
+                    f"load-{tier}",
+                    config(f"acme-{tier}", models.url, jira.url, tier=tier),
+                    stores,
+                    collector=jira.url,
+                )
             )
             for tier in get_args(Tier)
         }

@@ -3,9 +3,10 @@
 All three make the same calls against the same scripted stand-ins: one plan of three reads, the reads side by side, one
 streamed answer. Their rounds alternate, so that a change of the machine's speed meets all of them.
 
-CPU is taken without any latency. Added wall time is taken with model calls of a fixed time, ten runs at a time:
-without one, ten runs at a time are a queue before one busy process, and a figure of that says only its CPU again (it is
-in ``detail`` as ``saturated``). The ten are spread evenly over a run's time: of a fixed time, they would go on in step.
+Ledger, events, spans and breakers are on. CPU is taken without any latency. Added wall time is taken with model calls
+of a fixed time, ten runs at a time: without one, ten at a time are a queue before one busy process, and a figure of
+that says only its CPU again (it is in ``detail`` as ``saturated``). The ten are spread evenly over a run's time: of a
+fixed time, they would go on in step.
 Tools take no time there, so that early starts don't hide what the worker adds.
 """
 
@@ -105,7 +106,7 @@ def measure(root: Path, stores: Stores) -> Iterator[Figure]:
     with (
         stand_in("bench-models", root) as models,
         stand_in("bench-jira", root) as jira,
-        worker(root, "overhead", config("acme", models.url, jira.url), stores) as target,
+        worker(root, "overhead", config("acme", models.url, jira.url), stores, collector=jira.url) as target,
     ):
         scripts = {kind: Bare(kind, models, jira) for kind in ("sdk", "lean")}
         try:
@@ -143,6 +144,7 @@ def _measure(target: WorkerProcess, scripts: dict[str, Bare], models: StandIn) -
             "openai SDK + httpx2": f"{per_run['sdk']} ms",
             "aiohttp + orjson": f"{per_run['lean']} ms",
             "idle worker": f"{idle_rate * 1000:.1f} ms/s, subtracted",
+            "on": "ledger, events, spans, breakers",
             "runs": f"{runs} each in {ROUNDS} alternating rounds, {AT_A_TIME} at a time, no latency",
         },
     )

@@ -145,13 +145,17 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def worker(root: Path, name: str, what: WorkerConfig, stores: Stores) -> Iterator[WorkerProcess]:
-    """The product's own worker process, as a Pod starts it."""
+def worker(
+    root: Path, name: str, what: WorkerConfig, stores: Stores, *, collector: str = ""
+) -> Iterator[WorkerProcess]:
+    """The product's own worker process, as a Pod starts it; with a ``collector`` (a URL) its spans are on."""
     folder = root / f"config-{name}"
     write_config(folder, what, stores)
     port = free_port()
     command = [sys.executable, "-m", "pilothouse_dataplane.worker", "--listen", f"127.0.0.1:{port}"]
     env = {"PILOTHOUSE_CONFIG_DIR": str(folder), "POD_NAME": name}
+    if collector:
+        env["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector
     with process(command, root / f"{name}.log", env) as running:
         wait_listening(port, running)
         yield WorkerProcess(f"127.0.0.1:{port}", running.pid, what.tenant)
