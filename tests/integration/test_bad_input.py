@@ -183,7 +183,7 @@ async def test_a_model_server_that_sends_nonsense(
         began = time.monotonic()
         with pytest.raises(error, match=said):
             await collect(provider.stream("m", REQUEST))
-        assert time.monotonic() - began < seconds + 0.5
+        assert time.monotonic() - began < seconds + 3
         assert ModelText("good") in await collect(provider.stream("m", REQUEST))
         await provider.aclose()
 

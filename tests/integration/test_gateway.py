@@ -161,7 +161,7 @@ async def test_a_run_of_a_lost_pod_goes_to_another_and_never_to_a_pod_in_a_forei
         stack.kube.put("pods", pod("acme", "acme-worker-2", ip))
         resumed = await chat.next()
         assert (resumed["type"], resumed["worker"]) == ("resumed", "acme-worker-2")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         await chat.send(type="stop")
         assert (await chat.next())["partial"] is True
         stack.kube.delete("pods", "acme", "acme-worker-2")
@@ -244,7 +244,7 @@ async def test_fleet_shows_old_and_new_events_to_those_who_may(stack: Stack) -> 
                 if isinstance(change, fleet_pb2.WatchResponse) and change.session.session_id == "s5000":
                     break
         assert change.session.active
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         for bad, code in ((None, "UNAUTHENTICATED"), ((("authorization", "Bearer x"),), "UNAUTHENTICATED")):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.Watch(fleet_pb2.WatchRequest(), metadata=bad).read()

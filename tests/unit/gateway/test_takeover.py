@@ -26,7 +26,7 @@ async def test_another_worker_goes_on_and_the_client_reads_one_stream(bench: Mak
     await asked.until("accepted" if text == "hang" else "step_started")
     began = time.monotonic()
     await asked.until("resumed")
-    assert time.monotonic() - began < (1.2 if text == "hang" else 0.3)
+    assert time.monotonic() - began < 4  # it waits for no lease, and not until the dead one may be tried again
     assert (await asked.end())["text"] == f"You said {text}"
     sequence = [event["sequence"] for event in asked.events]
     assert sequence == list(range(1, len(sequence) + 1))
@@ -51,7 +51,7 @@ async def test_the_only_worker_is_used_as_soon_as_it_answers_again(bench: Make) 
     await agent.start(port=agent.port)
     back = time.monotonic()
     await asked.until("resumed")
-    assert time.monotonic() - back < 0.5
+    assert time.monotonic() - back < 4
     assert (await asked.end())["type"] == "final"
     assert (await here.ask("hi").end())["type"] == "final"
 

@@ -123,7 +123,7 @@ async def test_calls_wait_for_a_place_and_no_longer_than_the_run_lasts() -> None
     tools = toolset(connector, concurrent_calls=2)
     began = time.monotonic()
     reports = await asyncio.gather(*(tools.call(ECHO, {}, ERIN, soon()) for _ in range(6)))
-    assert 0.3 <= time.monotonic() - began < 1
+    assert 0.3 <= time.monotonic() - began < 5
     assert {report.result.outcome for report in reports} == {Outcome.SUCCEEDED}
     slow = asyncio.gather(*(tools.call(ECHO, {}, ERIN, soon()) for _ in range(2)))
     await asyncio.sleep(0)
