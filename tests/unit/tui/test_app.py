@@ -137,6 +137,6 @@ async def test_it_stays_quick_with_350_tenants_and_2000_sessions() -> None:
         started = time.process_time()
         for _ in range(10):
             app.screen.show()  # type: ignore[attr-defined]
-        # Ten shows are one second of the fastest rate. They take a fraction of it; what grows with the square would not.
+        # Ten shows are one second of the fastest rate: a fraction of it, where nothing grows with the square.
         assert time.process_time() - started < 2.5
     assert len(objects) > len(OBJECTS)
