@@ -14,13 +14,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pilothouse_api.egress import EgressRule
+
 Tier = Literal["fast", "mid", "power"]
 
-SERVED_CONNECTOR_TYPES = frozenset({"jira"})
-"""Connector types that this release's workers can run. The operator leaves any other out of the configuration and says
-so in the Connector's condition; a worker refuses a configuration that names one."""
-SERVED_AUTH_MODES = frozenset({"UserOAuth", "ServiceAccount"})
-"""Authorization modes that this release's workers can use, likewise."""
+ConnectorTypeName = Literal["servicenow", "jira", "salesforce", "okta", "openapi", "mcp"]
 
 
 class _Frozen(BaseModel):
@@ -69,32 +67,145 @@ class BreakerConfig(_Frozen):
 class ApprovalRule(_Frozen):
     match: str
     """Glob over tool names without the connector's prefix."""
-    by: Literal["User", "Manager", "Group"] = "User"
+    by: Literal["User", "Manager", "Group", "Nobody"] = "User"
+    """Nobody: tools that match are called without asking, even destructive ones."""
     group: str = ""
     """With by Group: its name, as the identity provider's token has it."""
 
 
+class EffectRule(_Frozen):
+    match: str
+    """Glob over tool names without the connector's prefix."""
+    effect: Literal["Read", "Write", "Destructive"]
+
+
+class SecretValue(_Frozen):
+    """One key of a Secret that a connector refers to; where it lies is the credentials backend's business."""
+
+    secret: str
+    key: str
+
+
+class OAuthConfig(_Frozen):
+    """Mode UserOAuth: RFC 6749 authorization code with PKCE (RFC 7636)."""
+
+    authorization_url: str = ""
+    """"" with all three: no user can link an account herself, only ``accounts`` count."""
+    token_url: str = ""
+    revocation_url: str = ""
+    """RFC 7009; "" where the system has none."""
+    client_id: SecretValue | None = None
+    client_secret: SecretValue | None = None
+    scopes: tuple[str, ...] = ()
+    accounts: SecretValue | None = None
+    """JSON {user e-mail: access token}: accounts that an administrator has linked."""
+
+
+class TokenExchangeConfig(_Frozen):
+    """Mode TokenExchange."""
+
+    token_url: str
+    audience: str
+    grant: Literal["RFC8693", "EntraOnBehalfOf"] = "RFC8693"
+    client_id: SecretValue
+    client_secret: SecretValue
+    scopes: tuple[str, ...] = ()
+
+
+class JWTBearerConfig(_Frozen):
+    """Mode JWTBearer (RFC 7523)."""
+
+    token_url: str
+    issuer: str
+    audience: str
+    private_key: SecretValue
+    """PEM, RSA; signs RS256."""
+
+
+class ServiceAccountConfig(_Frozen):
+    """Mode ServiceAccount."""
+
+    token: SecretValue
+    writes_allowed: bool = False
+    name: str = ""
+    """How the run's record names it; "" : the connector's name."""
+
+
+class OpenAPIConfig(_Frozen):
+    """Type openapi."""
+
+    document_url: str = ""
+    """Fetched by the worker; "" where ``document_file`` holds it."""
+    document_file: str = ""
+    """File under ``CONFIG_DIR`` with the document, JSON or YAML."""
+    operations: tuple[str, ...] = ("*",)
+    """Globs over operation ids."""
+
+
 class ConnectorConfig(_Frozen):
     name: str
-    type: Literal["servicenow", "jira", "salesforce", "okta", "openapi", "mcp"]
+    type: ConnectorTypeName
     url: str
     auth_mode: Literal["UserOAuth", "TokenExchange", "JWTBearer", "ServiceAccount"]
-    accounts_file: str | None = None
-    """UserOAuth: file under ``CONFIG_DIR`` with JSON {user e-mail: access token}; the accounts that are linked."""
-    token_file: str | None = None
-    """ServiceAccount: file with the token."""
-    writes_allowed: bool = True
-    """False for ServiceAccount without ``writes: Allow``."""
+    """Exactly the one of the next four that goes with it is set."""
+    oauth: OAuthConfig | None = None
+    token_exchange: TokenExchangeConfig | None = None
+    jwt_bearer: JWTBearerConfig | None = None
+    service_account: ServiceAccountConfig | None = None
+    openapi: OpenAPIConfig | None = None
+    """With type openapi."""
+    api_version: str = ""
+    """Salesforce: for example v66.0; "": the connector's own."""
     allow: tuple[str, ...] = ("*",)
     """Globs over tool names without the connector's prefix, e.g. ``issue.*``."""
+    deny: tuple[str, ...] = ()
+    """Likewise; what matches is not there, even where ``allow`` names it."""
     approvals: tuple[ApprovalRule, ...] = ()
-    """The first rule that matches a tool counts."""
+    """The first rule that matches a tool counts. Where none does, a destructive tool waits for the asking user."""
+    effects: tuple[EffectRule, ...] = ()
+    """What a tool does where the connector's own word is not to be taken; the first that matches counts."""
     timeout_seconds: float = 5
     attempts: int = 3
     """Tries of a safe call, the first one included."""
     concurrent_calls: int = 32
     """Calls at a time of one worker; more of them wait."""
+    requests_per_minute: int = 0
+    """Calls a minute of one worker; 0: only the system's own limits count."""
+    cache_seconds: float = 0
+    """How long a read's result serves the same user again; 0: not at all."""
     breaker: BreakerConfig = BreakerConfig()
+
+    @property
+    def writes_allowed(self) -> bool:
+        """False for a service account that may only read."""
+        return self.service_account is None or self.service_account.writes_allowed
+
+
+class VaultConfig(_Frozen):
+    """Where and as whom a worker finds its tenant's credentials in Vault (or OpenBao)."""
+
+    address: str
+    mount: str
+    """Of the KV v2 engine."""
+    prefix: str
+    """Under the mount, ``<namespace>/<tenant>``: ``<prefix>/secrets`` (one entry, fields ``<secret>.<key>``) holds what
+    Secrets hold elsewhere, ``<prefix>/users/<user>/<connector>`` one linked account."""
+    auth_mount: str = "kubernetes"
+    role: str
+    token_file: str
+    """The Pod's ServiceAccount token for this Vault, renewed by the kubelet."""
+    ca_file: str = ""
+
+
+class CredentialsConfig(_Frozen):
+    """Where the tenant's credentials are. Backend Kubernetes: ``SecretValue`` is the file ``secret.<secret>.<key>``
+    under ``CONFIG_DIR``, and linked accounts lie in PostgreSQL, sealed under the keys in ``secret.<keys_secret>.*``."""
+
+    backend: Literal["Kubernetes", "Vault"] = "Kubernetes"
+    vault: VaultConfig | None = None
+    keys_secret: str = ""
+    """Backend Kubernetes: the Secret with keys ``key.1``, ``key.2``, …: 32 random bytes each, base64; the highest
+    seals, all open. ``""``: none, so no user can link an account herself."""
 
 
 class AgentConfig(_Frozen):
@@ -119,6 +230,10 @@ class WorkerConfig(_Frozen):
     agent: AgentConfig
     route: RouteConfig
     connectors: tuple[ConnectorConfig, ...] = ()
+    credentials: CredentialsConfig = CredentialsConfig()
+    egress: EgressRule = EgressRule()
+    public_url: str = ""
+    """Where people reach the gateway, without a slash at its end; "": links to it can't be given."""
     short_term_ttl_seconds: int = 86400
     concurrent_runs: int = 64
 

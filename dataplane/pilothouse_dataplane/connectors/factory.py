@@ -1,69 +1,35 @@
-"""Connectors from the configuration. A connector's module is imported when a configuration names its type."""
+"""Connectors from the configuration. A connector's folder is imported when a configuration names its type.
+
+``connectors/<type>/__init__.py`` holds ``make(config, http, files) -> Connector``; a new system is a new folder and a
+word in ``pilothouse_api.workerconfig.ConnectorTypeName``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import cast
 
-import orjson
-
+from pilothouse_api.egress import EgressRule
 from pilothouse_api.workerconfig import ConnectorConfig
-from pilothouse_dataplane.connectors.base import AccountNotLinked, Connector
+from pilothouse_dataplane.connectors.base import Connector
+from pilothouse_dataplane.connectors.http import JsonClient
+
+SYSTEMS = {"servicenow": "ServiceNow", "jira": "Jira", "salesforce": "Salesforce", "okta": "Okta"}
+"""What people call a system; one that is reached by openapi or mcp is called by its Connector's name."""
 
 
 class ConnectorConfigError(ValueError):
     """A connector can't be made; the message goes into the worker's status. The platform operator must act."""
 
 
-class Credentials:
-    """The tokens of one connector, by user."""
-
-    def __init__(self, system: str, accounts: Mapping[str, str], service_token: str | None) -> None:
-        self._system = system
-        self._accounts = {email.casefold(): token for email, token in accounts.items()}
-        self._service_token = service_token
-
-    def token(self, user_email: str) -> str:
-        """The token that a call for this user carries. Raises AccountNotLinked; a service account is never a
-        silent substitute for a missing link."""
-        if self._service_token is not None:
-            return self._service_token
-        token = self._accounts.get(user_email.casefold())
-        if not token:
-            raise AccountNotLinked(
-                f"Your {self._system} account is not linked, so nothing was done there. "
-                f"Link your {self._system} account, then ask again.",
-                asked=False,
-            )
-        return token
+def system_of(config: ConnectorConfig) -> str:
+    """The system's name as it begins sentences for users."""
+    return SYSTEMS.get(config.type) or config.name[:1].upper() + config.name[1:]
 
 
-def _credentials(config: ConnectorConfig, system: str, files: Mapping[str, bytes]) -> Credentials:
-    def read(name: str | None, what: str) -> bytes:
-        if name is None or name not in files:
-            raise ConnectorConfigError(f"connector {config.name}: {what} {name or ''} is not there".replace("  ", " "))
-        return files[name]
-
-    if config.auth_mode == "UserOAuth":
-        if config.accounts_file is None:
-            return Credentials(system, {}, None)  # nobody has linked an account yet: calls say so
-        try:
-            accounts = orjson.loads(read(config.accounts_file, "the accounts file"))
-        except orjson.JSONDecodeError as error:
-            raise ConnectorConfigError(f"connector {config.name}: {config.accounts_file} is not JSON") from error
-        if not isinstance(accounts, dict) or not all(isinstance(token, str) for token in accounts.values()):
-            raise ConnectorConfigError(
-                f"connector {config.name}: {config.accounts_file} must map e-mail addresses to tokens"
-            )
-        return Credentials(system, accounts, None)
-    if config.auth_mode == "ServiceAccount":
-        return Credentials(system, {}, read(config.token_file, "the token file").decode().strip())
-    raise ConnectorConfigError(f"connector {config.name}: auth mode {config.auth_mode} is not served by this worker")
-
-
-def make_connector(config: ConnectorConfig, files: Mapping[str, bytes]) -> Connector:
-    """The connector of a configuration. Raises ConnectorConfigError."""
-    if config.type == "jira":
-        from pilothouse_dataplane.connectors.jira.connector import JiraConnector
-
-        return JiraConnector(config.name, config.url, _credentials(config, "Jira", files), config.timeout_seconds)
-    raise ConnectorConfigError(f"connector {config.name}: type {config.type} is not served by this worker")
+def make_connector(config: ConnectorConfig, files: Mapping[str, bytes], egress: EgressRule) -> Connector:
+    """The connector of a configuration, without wrappers. Connects to nothing yet. Raises ConnectorConfigError."""
+    http = JsonClient(system_of(config), config.url, config.timeout_seconds, egress)
+    module = import_module(f"pilothouse_dataplane.connectors.{config.type}")
+    return cast(Connector, module.make(config, http, files))

@@ -1,20 +1,25 @@
 """JSON over HTTP to a system that is not trusted: bounded in size and time, no redirects, no cookies.
 
-Cookies are off because one session serves many users: a cookie of one would travel with the next.
+Cookies are off because one session serves many users: a cookie of one would travel with the next. Every address that a
+host name resolves to is held against the cluster's egress rule before a connection to it is made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
 
-from pilothouse_dataplane.connectors.base import SystemUnavailable
+from pilothouse_api.egress import EgressRule, refused_address, refused_url
+from pilothouse_dataplane.connectors.base import SecretText, SystemUnavailable
 from pilothouse_dataplane.core.retry import parse_retry_after
 
 _MAX_BODY_BYTES = 1 << 20
@@ -32,15 +37,49 @@ class JsonResponse:
     status: int
     body: Any
     retry_after: float | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By any case of the name: rate limits and links to the next page are read from them."""
+
+
+class EgressRefused(OSError):
+    """The cluster's egress rule forbids an address; the message says which and why."""
+
+
+class _GuardedResolver(AbstractResolver):
+    """Resolves names, and gives out only addresses that the rule allows."""
+
+    def __init__(self, rule: EgressRule) -> None:
+        self._rule = rule
+        self._resolver = DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        why = ""
+        allowed = []
+        for result in found:
+            refused = refused_address(host, result["host"], self._rule)
+            if refused is None:
+                allowed.append(result)
+            why = refused or why
+        if not allowed:
+            raise EgressRefused(why or f"{host} has no address")
+        return allowed
+
+    async def close(self) -> None:
+        await self._resolver.close()
 
 
 class JsonClient:
     """Requests to one base address."""
 
-    def __init__(self, system: str, base_url: str, timeout_seconds: float) -> None:
-        self._system = system
-        self._base = base_url.rstrip("/")
+    def __init__(self, system: str, base_url: str, timeout_seconds: float, egress: EgressRule | None = None) -> None:
+        """``system`` begins sentences for users, such as Jira."""
+        self.system = system
+        self.base_url = base_url.rstrip("/")
         self._timeout = timeout_seconds
+        self._egress = egress or EgressRule()
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -52,27 +91,43 @@ class JsonClient:
         method: str,
         path: str,
         *,
-        token: str | None,
-        body: Mapping[str, Any] | None = None,
+        token: SecretText | None,
+        body: Mapping[str, Any] | list[Any] | None = None,
+        form: Mapping[str, str] | None = None,
+        content: tuple[bytes, str] | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        base_url: str = "",
+        scheme: str = "Bearer",
     ) -> JsonResponse:
         """One request. Raises SystemUnavailable; a status that is not 2xx is returned for the caller to read.
 
-        ``path`` must be made of checked parts only: it is not quoted again.
+        ``path`` must be made of checked parts only (``quote(part, safe="")``): it is not quoted again. ``body`` is sent
+        as JSON, ``form`` URL-encoded, ``content`` as it is, with its media type. ``base_url`` replaces the client's
+        own, for systems that say with the token where it is good; it is held against the egress rule.
         """
-        headers = {"Accept": "application/json"}
+        base = base_url.rstrip("/") or self.base_url
+        if (why := refused_url(base, self._egress)) is not None:
+            raise self._forbidden(why)
+        sent = {"Accept": "application/json", **(headers or {})}
         if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+            sent["Authorization"] = f"{scheme} {token.reveal()}"
+        data: bytes | aiohttp.FormData | None = None
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
+            data = orjson.dumps(body)
+        elif form is not None:
+            data = aiohttp.FormData(dict(form))
+        elif content is not None:
+            data, sent["Content-Type"] = content
         try:
             async with asyncio.timeout(self._timeout):
                 response = await self._open().request(
                     method,
-                    self._base + path,
-                    data=orjson.dumps(body) if body is not None else None,
+                    base + path,
+                    data=data,
                     params=query,
-                    headers=headers,
+                    headers=sent,
                     allow_redirects=False,  # the token goes to the configured address only
                 )
                 try:
@@ -82,26 +137,33 @@ class JsonClient:
                     response.close()
         except aiohttp.ClientSSLError as error:
             raise SystemUnavailable(
-                f"{self._system} can't be reached safely: its certificate is not valid ({_why(error)}), so nothing was "
+                f"{self.system} can't be reached safely: its certificate is not valid ({_why(error)}), so nothing was "
                 "sent. Trying again won't help; a platform operator must correct the certificate.",
                 may_have_acted=False,
                 lasting=True,
             ) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise SystemUnavailable(f"{self._system} can't be reached.", may_have_acted=False) from error
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, EgressRefused):
+                cause = getattr(cause, "os_error", None) or cause.__cause__
+            if cause is not None:
+                raise self._forbidden(str(cause)) from error
+            raise SystemUnavailable(f"{self.system} can't be reached.", may_have_acted=False) from error
         except TimeoutError as error:
-            message = f"{self._system} did not answer within {self._timeout:g} s."
+            message = f"{self.system} did not answer within {self._timeout:g} s."
             raise SystemUnavailable(message, may_have_acted=True) from error
         except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
             raise self._unreadable("an answer that is broken or too large") from error
         except aiohttp.ClientError as error:
-            raise SystemUnavailable(f"{self._system} broke off the connection.", may_have_acted=True) from error
+            raise SystemUnavailable(f"{self.system} broke off the connection.", may_have_acted=True) from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # how many calls there are at a time is the toolset's to say
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=10),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=30, ttl_dns_cache=10, resolver=_GuardedResolver(self._egress)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout * _CONNECT_SHARE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -110,13 +172,21 @@ class JsonClient:
             self._session._retry_connection = False
         return self._session
 
+    def _forbidden(self, why: str) -> SystemUnavailable:
+        return SystemUnavailable(
+            f"{self.system} was not asked: {why}, which the cluster's egress rule does not allow. Trying again won't "
+            "help; a platform operator must correct the connector's URL, or allow it.",
+            may_have_acted=False,
+            lasting=True,
+        )
+
     def _unreadable(self, what: str) -> SystemUnavailable:
-        return SystemUnavailable(f"{self._system} sent {what}, which can't be used.", may_have_acted=True)
+        return SystemUnavailable(f"{self.system} sent {what}, which can't be used.", may_have_acted=True)
 
     async def _read(self, response: aiohttp.ClientResponse) -> JsonResponse:
         if 300 <= response.status < 400:
             raise SystemUnavailable(
-                f"{self._system} redirects to another address, which is not followed. Trying again won't help; a "
+                f"{self.system} redirects to another address, which is not followed. Trying again won't help; a "
                 "platform operator must correct its URL.",
                 may_have_acted=response.status == _REDIRECT_AFTER_ACTING,
                 lasting=True,
@@ -130,21 +200,21 @@ class JsonClient:
             if len(raw) > _MAX_BODY_BYTES:
                 raise self._too_much(response)
         if not raw:
-            return JsonResponse(response.status, None, after)
+            return JsonResponse(response.status, None, after, response.headers)
         if response.content_type != "application/json" and not response.content_type.endswith("+json"):
             if response.status >= 400:  # a proxy's page: the status says enough
-                return JsonResponse(response.status, None, after)
+                return JsonResponse(response.status, None, after, response.headers)
             raise self._unreadable(f"{response.content_type[:60]} instead of JSON")
         try:
-            return JsonResponse(response.status, orjson.loads(raw), after)
+            return JsonResponse(response.status, orjson.loads(raw), after, response.headers)
         except orjson.JSONDecodeError as error:  # not JSON, not UTF-8, or nested too deep
             if response.status >= 400:
-                return JsonResponse(response.status, None, after)
+                return JsonResponse(response.status, None, after, response.headers)
             raise self._unreadable("broken JSON") from error
 
     def _too_much(self, response: aiohttp.ClientResponse) -> SystemUnavailable:
         return SystemUnavailable(
-            f"{self._system} sent more than 1 MB, which is not read.", may_have_acted=not 400 <= response.status < 500
+            f"{self.system} sent more than 1 MB, which is not read.", may_have_acted=not 400 <= response.status < 500
         )
 
 

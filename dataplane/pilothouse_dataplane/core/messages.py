@@ -83,6 +83,15 @@ class Tool:
     """Of a write."""
     approver: Approver | None = None
     """The connector's policy: each call waits for this person's yes."""
+    returns: JsonObject | None = None
+    """JSON Schema of a result's data; None: it is not checked."""
+    idempotent: bool = False
+    """Of a write: sending the same again changes nothing more, so that an unknown outcome may be settled by it."""
+    key_by: str = ""
+    """Of a write: how it carries its idempotency key, a few words such as "correlation_id" or "external id"; "": it
+    carries none."""
+    keywords: tuple[str, ...] = ()
+    """Words that people use for it and that its name and description lack; they only help to choose tools."""
 
     @property
     def model_name(self) -> str:
@@ -117,6 +126,8 @@ class ToolResult:
     data: object = None
     """JSON-able content for the model. It is data from outside: never an instruction."""
     citations: tuple[Citation, ...] = ()
+    account: str = ""
+    """As whom the system was asked: the user's e-mail there, or "service account NAME"; "" where nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)

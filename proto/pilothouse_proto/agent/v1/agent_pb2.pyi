@@ -101,6 +101,77 @@ ERROR_CODE_DEADLINE_EXCEEDED: ErrorCode.ValueType  # 8
 ERROR_CODE_INTERNAL: ErrorCode.ValueType  # 9
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
+class _Reachability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReachabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reachability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REACHABILITY_UNSPECIFIED: _Reachability.ValueType  # 0
+    REACHABILITY_UNKNOWN: _Reachability.ValueType  # 1
+    """Not probed yet."""
+    REACHABILITY_REACHABLE: _Reachability.ValueType  # 2
+    REACHABILITY_UNREACHABLE: _Reachability.ValueType  # 3
+
+class Reachability(_Reachability, metaclass=_ReachabilityEnumTypeWrapper): ...
+
+REACHABILITY_UNSPECIFIED: Reachability.ValueType  # 0
+REACHABILITY_UNKNOWN: Reachability.ValueType  # 1
+"""Not probed yet."""
+REACHABILITY_REACHABLE: Reachability.ValueType  # 2
+REACHABILITY_UNREACHABLE: Reachability.ValueType  # 3
+Global___Reachability: _TypeAlias = Reachability  # noqa: Y015
+
+class _Effect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECT_UNSPECIFIED: _Effect.ValueType  # 0
+    EFFECT_READ: _Effect.ValueType  # 1
+    EFFECT_WRITE: _Effect.ValueType  # 2
+    EFFECT_DESTRUCTIVE: _Effect.ValueType  # 3
+
+class Effect(_Effect, metaclass=_EffectEnumTypeWrapper): ...
+
+EFFECT_UNSPECIFIED: Effect.ValueType  # 0
+EFFECT_READ: Effect.ValueType  # 1
+EFFECT_WRITE: Effect.ValueType  # 2
+EFFECT_DESTRUCTIVE: Effect.ValueType  # 3
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
+class _LinkState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_STATE_UNSPECIFIED: _LinkState.ValueType  # 0
+    LINK_STATE_LINKED: _LinkState.ValueType  # 1
+    LINK_STATE_NOT_LINKED: _LinkState.ValueType  # 2
+    """The user can link it herself."""
+    LINK_STATE_EXPIRED: _LinkState.ValueType  # 3
+    """The authorization server no longer takes it: link it again."""
+    LINK_STATE_NOT_NEEDED: _LinkState.ValueType  # 4
+    """Nothing to link: the user's sign-in or a service account serves."""
+    LINK_STATE_BY_ADMINISTRATOR: _LinkState.ValueType  # 5
+    """Only an administrator can link it."""
+
+class LinkState(_LinkState, metaclass=_LinkStateEnumTypeWrapper): ...
+
+LINK_STATE_UNSPECIFIED: LinkState.ValueType  # 0
+LINK_STATE_LINKED: LinkState.ValueType  # 1
+LINK_STATE_NOT_LINKED: LinkState.ValueType  # 2
+"""The user can link it herself."""
+LINK_STATE_EXPIRED: LinkState.ValueType  # 3
+"""The authorization server no longer takes it: link it again."""
+LINK_STATE_NOT_NEEDED: LinkState.ValueType  # 4
+"""Nothing to link: the user's sign-in or a service account serves."""
+LINK_STATE_BY_ADMINISTRATOR: LinkState.ValueType  # 5
+"""Only an administrator can link it."""
+Global___LinkState: _TypeAlias = LinkState  # noqa: Y015
+
 class _DecideOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -213,6 +284,7 @@ class Ask(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LOST_WORKER_FIELD_NUMBER: _builtins.int
+    USER_TOKEN_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     session_id: _builtins.str
     run_id: _builtins.str
@@ -223,6 +295,8 @@ class Ask(_message.Message):
     """1 (or 0) for the first try; higher when the worker of an earlier try is gone and this one takes the run over."""
     lost_worker: _builtins.str
     """Name of the worker that is gone, where attempt is above 1."""
+    user_token: _builtins.str
+    """What the user signed in with, for connectors that exchange it; kept in memory only, never stored or logged."""
     @_builtins.property
     def user(self) -> Global___User: ...
     def __init__(
@@ -235,10 +309,11 @@ class Ask(_message.Message):
         text: _builtins.str = ...,
         attempt: _builtins.int = ...,
         lost_worker: _builtins.str = ...,
+        user_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lost_worker", b"lost_worker", "run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant", "text", b"text", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lost_worker", b"lost_worker", "run_id", b"run_id", "session_id", b"session_id", "tenant", b"tenant", "text", b"text", "user", b"user", "user_token", b"user_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,6 +678,7 @@ class StepFinished(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     tool: _builtins.str
     outcome: Global___StepOutcome.ValueType
@@ -610,6 +686,8 @@ class StepFinished(_message.Message):
     """One sentence for the user."""
     duration_ms: _builtins.int
     """Milliseconds."""
+    account: _builtins.str
+    """As whom the system was asked: the user's e-mail there, or "service account NAME"; empty where nothing was sent."""
     def __init__(
         self,
         *,
@@ -618,10 +696,11 @@ class StepFinished(_message.Message):
         outcome: Global___StepOutcome.ValueType = ...,
         summary: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "outcome", b"outcome", "step_id", b"step_id", "summary", b"summary", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "duration_ms", b"duration_ms", "outcome", b"outcome", "step_id", b"step_id", "summary", b"summary", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -931,6 +1010,9 @@ class GetStatusResponse(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
     CONFIG_ERROR_FIELD_NUMBER: _builtins.int
+    CONNECTORS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_ERROR_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_UNTIL_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     revision: _builtins.str
     config_hash: _builtins.str
@@ -939,6 +1021,14 @@ class GetStatusResponse(_message.Message):
     active_runs: _builtins.int
     config_error: _builtins.str
     """Why the newest configuration on disk could not be loaded; empty when it was."""
+    credentials_error: _builtins.str
+    """Why the credentials' store can't be asked; empty where it can, or there is none."""
+    @_builtins.property
+    def connectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectorStatus]: ...
+    @_builtins.property
+    def credentials_until(self) -> _timestamp_pb2.Timestamp:
+        """While the store is away: when the first of the cached credentials ends."""
+
     def __init__(
         self,
         *,
@@ -948,14 +1038,403 @@ class GetStatusResponse(_message.Message):
         draining: _builtins.bool = ...,
         active_runs: _builtins.int = ...,
         config_error: _builtins.str = ...,
+        connectors: _abc.Iterable[Global___ConnectorStatus] | None = ...,
+        credentials_error: _builtins.str = ...,
+        credentials_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials_until", b"credentials_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "config_error", b"config_error", "config_hash", b"config_hash", "draining", b"draining", "revision", b"revision", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "config_error", b"config_error", "config_hash", b"config_hash", "connectors", b"connectors", "credentials_error", b"credentials_error", "credentials_until", b"credentials_until", "draining", b"draining", "revision", b"revision", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ConnectorStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PROBED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    tools: _builtins.int
+    """Tools that the agent may call."""
+    reachable: Global___Reachability.ValueType
+    message: _builtins.str
+    """What the last probe found, a sentence."""
+    problem: _builtins.str
+    """Why it can't be used although the configuration was loaded (a secret is not in the store, a document can't be
+    read), a sentence; empty where it can.
+    """
+    @_builtins.property
+    def probed(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tools: _builtins.int = ...,
+        reachable: Global___Reachability.ValueType = ...,
+        message: _builtins.str = ...,
+        probed: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["probed", b"probed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "probed", b"probed", "problem", b"problem", "reachable", b"reachable", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectorStatus: _TypeAlias = ConnectorStatus  # noqa: Y015
+
+@_typing.final
+class ToolDescription(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONNECTOR_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    KEY_BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """connector.noun.verb"""
+    connector: _builtins.str
+    description: _builtins.str
+    effect: Global___Effect.ValueType
+    idempotent: _builtins.bool
+    parameters_json: _builtins.str
+    """JSON Schema of its arguments."""
+    approver: Global___Approver.ValueType
+    """Who must say yes; unspecified: nobody."""
+    group: _builtins.str
+    """With APPROVER_GROUP: its name."""
+    key_by: _builtins.str
+    """How its writes carry their idempotency key; empty for reads, and where they carry none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        connector: _builtins.str = ...,
+        description: _builtins.str = ...,
+        effect: Global___Effect.ValueType = ...,
+        idempotent: _builtins.bool = ...,
+        parameters_json: _builtins.str = ...,
+        approver: Global___Approver.ValueType = ...,
+        group: _builtins.str = ...,
+        key_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "connector", b"connector", "description", b"description", "effect", b"effect", "group", b"group", "idempotent", b"idempotent", "key_by", b"key_by", "name", b"name", "parameters_json", b"parameters_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolDescription: _TypeAlias = ToolDescription  # noqa: Y015
+
+@_typing.final
+class ListToolsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsRequest: _TypeAlias = ListToolsRequest  # noqa: Y015
+
+@_typing.final
+class ListToolsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolDescription]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[Global___ToolDescription] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsResponse: _TypeAlias = ListToolsResponse  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTOR_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    connector: _builtins.str
+    system: _builtins.str
+    """What people call the system, such as Jira."""
+    state: Global___LinkState.ValueType
+    account: _builtins.str
+    """As the system names the user; empty where it is not linked."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def linked(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires(self) -> _timestamp_pb2.Timestamp:
+        """When the access token ends; it is renewed where a refresh token is there."""
+
+    def __init__(
+        self,
+        *,
+        connector: _builtins.str = ...,
+        system: _builtins.str = ...,
+        state: Global___LinkState.ValueType = ...,
+        account: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        linked: _timestamp_pb2.Timestamp | None = ...,
+        expires: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires", b"expires", "linked", b"linked"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "connector", b"connector", "expires", b"expires", "linked", b"linked", "scopes", b"scopes", "state", b"state", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class ListAccountsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountsRequest: _TypeAlias = ListAccountsRequest  # noqa: Y015
+
+@_typing.final
+class ListAccountsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]: ...
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[Global___Account] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
+
+@_typing.final
+class BeginLinkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    CONNECTOR_FIELD_NUMBER: _builtins.int
+    REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    BROWSER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    connector: _builtins.str
+    redirect_uri: _builtins.str
+    """The gateway's call-back."""
+    browser: _builtins.str
+    """SHA-256 of the browser's own random cookie, hexadecimal: the call-back must come from the same browser."""
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        user: Global___User | None = ...,
+        connector: _builtins.str = ...,
+        redirect_uri: _builtins.str = ...,
+        browser: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "connector", b"connector", "redirect_uri", b"redirect_uri", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLinkRequest: _TypeAlias = BeginLinkRequest  # noqa: Y015
+
+@_typing.final
+class BeginLinkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORIZATION_URL_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    authorization_url: _builtins.str
+    """Where the browser goes next; empty where linking can't begin."""
+    @_builtins.property
+    def error(self) -> Global___Error: ...
+    def __init__(
+        self,
+        *,
+        authorization_url: _builtins.str = ...,
+        error: Global___Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_url", b"authorization_url", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLinkResponse: _TypeAlias = BeginLinkResponse  # noqa: Y015
+
+@_typing.final
+class FinishLinkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    BROWSER_FIELD_NUMBER: _builtins.int
+    REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    state: _builtins.str
+    code: _builtins.str
+    browser: _builtins.str
+    redirect_uri: _builtins.str
+    error: _builtins.str
+    """The authorization server's own error and its description, where it sent no code."""
+    error_description: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        state: _builtins.str = ...,
+        code: _builtins.str = ...,
+        browser: _builtins.str = ...,
+        redirect_uri: _builtins.str = ...,
+        error: _builtins.str = ...,
+        error_description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "code", b"code", "error", b"error", "error_description", b"error_description", "redirect_uri", b"redirect_uri", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishLinkRequest: _TypeAlias = FinishLinkRequest  # noqa: Y015
+
+@_typing.final
+class FinishLinkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    @_builtins.property
+    def error(self) -> Global___Error: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+        error: Global___Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishLinkResponse: _TypeAlias = FinishLinkResponse  # noqa: Y015
+
+@_typing.final
+class UnlinkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    CONNECTOR_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    connector: _builtins.str
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        user: Global___User | None = ...,
+        connector: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connector", b"connector", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkRequest: _TypeAlias = UnlinkRequest  # noqa: Y015
+
+@_typing.final
+class UnlinkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """One sentence: what was revoked and forgotten."""
+    @_builtins.property
+    def error(self) -> Global___Error: ...
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        error: Global___Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkResponse: _TypeAlias = UnlinkResponse  # noqa: Y015
 
 @_typing.final
 class DecideRequest(_message.Message):

@@ -75,6 +75,31 @@ class AgentStub:
                 request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.FromString,
                 _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ListTools',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
+        self.ListAccounts = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ListAccounts',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
+        self.BeginLink = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/BeginLink',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkResponse.FromString,
+                _registered_method=True)
+        self.FinishLink = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/FinishLink',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkResponse.FromString,
+                _registered_method=True)
+        self.Unlink = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/Unlink',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -138,6 +163,41 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTools(self, request, context):
+        """ListTools tells what the tenant's agent can call, and under which rules.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccounts(self, request, context):
+        """ListAccounts tells which systems a user has linked, and which she could.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginLink(self, request, context):
+        """BeginLink starts the linking of an account: authorization code with PKCE. The worker keeps the verifier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishLink(self, request, context):
+        """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unlink(self, request, context):
+        """Unlink revokes a user's tokens at the authorization server and forgets them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +240,31 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.SetBreaker,
                     request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.FromString,
                     response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsResponse.SerializeToString,
+            ),
+            'BeginLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginLink,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkResponse.SerializeToString,
+            ),
+            'FinishLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishLink,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkResponse.SerializeToString,
+            ),
+            'Unlink': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlink,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +484,141 @@ class Agent:
             '/pilothouse.agent.v1.Agent/SetBreaker',
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerRequest.SerializeToString,
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.SetBreakerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ListTools',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ListAccounts',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/BeginLink',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.BeginLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/FinishLink',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.FinishLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/Unlink',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,16 @@ class AgentStub:
     """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record."""
     SetBreaker: _grpc.UnaryUnaryMultiCallable[_agent_pb2.SetBreakerRequest, _agent_pb2.SetBreakerResponse]
     """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
+    ListTools: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListToolsRequest, _agent_pb2.ListToolsResponse]
+    """ListTools tells what the tenant's agent can call, and under which rules."""
+    ListAccounts: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListAccountsRequest, _agent_pb2.ListAccountsResponse]
+    """ListAccounts tells which systems a user has linked, and which she could."""
+    BeginLink: _grpc.UnaryUnaryMultiCallable[_agent_pb2.BeginLinkRequest, _agent_pb2.BeginLinkResponse]
+    """BeginLink starts the linking of an account: authorization code with PKCE. The worker keeps the verifier."""
+    FinishLink: _grpc.UnaryUnaryMultiCallable[_agent_pb2.FinishLinkRequest, _agent_pb2.FinishLinkResponse]
+    """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie."""
+    Unlink: _grpc.UnaryUnaryMultiCallable[_agent_pb2.UnlinkRequest, _agent_pb2.UnlinkResponse]
+    """Unlink revokes a user's tokens at the authorization server and forgets them."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -75,6 +85,16 @@ class AgentAsyncStub(AgentStub):
     """DiscardDeadLetter closes a dead letter that nobody wants any more; it stays in the record."""
     SetBreaker: _aio.UnaryUnaryMultiCallable[_agent_pb2.SetBreakerRequest, _agent_pb2.SetBreakerResponse]  # type: ignore[assignment]
     """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
+    ListTools: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListToolsRequest, _agent_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """ListTools tells what the tenant's agent can call, and under which rules."""
+    ListAccounts: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAccountsRequest, _agent_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    """ListAccounts tells which systems a user has linked, and which she could."""
+    BeginLink: _aio.UnaryUnaryMultiCallable[_agent_pb2.BeginLinkRequest, _agent_pb2.BeginLinkResponse]  # type: ignore[assignment]
+    """BeginLink starts the linking of an account: authorization code with PKCE. The worker keeps the verifier."""
+    FinishLink: _aio.UnaryUnaryMultiCallable[_agent_pb2.FinishLinkRequest, _agent_pb2.FinishLinkResponse]  # type: ignore[assignment]
+    """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie."""
+    Unlink: _aio.UnaryUnaryMultiCallable[_agent_pb2.UnlinkRequest, _agent_pb2.UnlinkResponse]  # type: ignore[assignment]
+    """Unlink revokes a user's tokens at the authorization server and forgets them."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Agent is served by each worker. Health is grpc.health.v1."""
@@ -144,5 +164,45 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.SetBreakerResponse, _abc.Awaitable[_agent_pb2.SetBreakerResponse]]:
         """SetBreaker forces a breaker open, disables it, or gives it back to its own judgement, for all of the tenant's workers."""
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _agent_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListToolsResponse, _abc.Awaitable[_agent_pb2.ListToolsResponse]]:
+        """ListTools tells what the tenant's agent can call, and under which rules."""
+
+    @_abc_1.abstractmethod
+    def ListAccounts(
+        self,
+        request: _agent_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListAccountsResponse, _abc.Awaitable[_agent_pb2.ListAccountsResponse]]:
+        """ListAccounts tells which systems a user has linked, and which she could."""
+
+    @_abc_1.abstractmethod
+    def BeginLink(
+        self,
+        request: _agent_pb2.BeginLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.BeginLinkResponse, _abc.Awaitable[_agent_pb2.BeginLinkResponse]]:
+        """BeginLink starts the linking of an account: authorization code with PKCE. The worker keeps the verifier."""
+
+    @_abc_1.abstractmethod
+    def FinishLink(
+        self,
+        request: _agent_pb2.FinishLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.FinishLinkResponse, _abc.Awaitable[_agent_pb2.FinishLinkResponse]]:
+        """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie."""
+
+    @_abc_1.abstractmethod
+    def Unlink(
+        self,
+        request: _agent_pb2.UnlinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.UnlinkResponse, _abc.Awaitable[_agent_pb2.UnlinkResponse]]:
+        """Unlink revokes a user's tokens at the authorization server and forgets them."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,6 +69,11 @@ class FleetStub:
                 request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.FromString,
                 _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/ListTools',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServicer:
@@ -124,6 +129,13 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTools(self, request, context):
+        """ListTools: list tools.pilothouse.dev.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +173,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.SetBreaker,
                     request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.FromString,
                     response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +369,33 @@ class Fleet:
             '/pilothouse.fleet.v1.Fleet/SetBreaker',
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerRequest.SerializeToString,
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.SetBreakerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/ListTools',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.FromString,
             options,
             channel_credentials,
             insecure,

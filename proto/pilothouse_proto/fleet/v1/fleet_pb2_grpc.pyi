@@ -49,6 +49,8 @@ class FleetStub:
     """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others."""
     SetBreaker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.SetBreakerRequest, _fleet_pb2.SetBreakerResponse]
     """SetBreaker: update breakers.pilothouse.dev."""
+    ListTools: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListToolsRequest, _fleet_pb2.ListToolsResponse]
+    """ListTools: list tools.pilothouse.dev."""
 
 @_typing.type_check_only
 class FleetAsyncStub(FleetStub):
@@ -69,6 +71,8 @@ class FleetAsyncStub(FleetStub):
     """DecideApproval: update approvals.pilothouse.dev, which lets the caller answer for others."""
     SetBreaker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.SetBreakerRequest, _fleet_pb2.SetBreakerResponse]  # type: ignore[assignment]
     """SetBreaker: update breakers.pilothouse.dev."""
+    ListTools: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListToolsRequest, _fleet_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """ListTools: list tools.pilothouse.dev."""
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -128,5 +132,13 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.SetBreakerResponse, _abc.Awaitable[_fleet_pb2.SetBreakerResponse]]:
         """SetBreaker: update breakers.pilothouse.dev."""
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _fleet_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListToolsResponse, _abc.Awaitable[_fleet_pb2.ListToolsResponse]]:
+        """ListTools: list tools.pilothouse.dev."""
 
 def add_FleetServicer_to_server(servicer: FleetServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

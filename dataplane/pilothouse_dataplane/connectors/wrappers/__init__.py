@@ -1,0 +1,1 @@
+"""What stands around every connector: one wrapper a file, all with the connector's own interface."""
