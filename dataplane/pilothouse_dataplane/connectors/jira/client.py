@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import AccountNotLinked, Refused, SystemUnavailable
-from pilothouse_dataplane.connectors.http import JsonClient, JsonResponse
+from pilothouse_dataplane.connectors.base import SecretText
+from pilothouse_dataplane.connectors.dialect import error_of
+from pilothouse_dataplane.connectors.http import JsonClient
 
 
 def sentence(body: object) -> str:
@@ -27,8 +28,8 @@ def sentence(body: object) -> str:
 class JiraClient:
     """Calls as one user a time: the token is an argument of each."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        self._http = JsonClient("Jira", url, timeout_seconds)
+    def __init__(self, http: JsonClient) -> None:
+        self._http = http
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -37,7 +38,7 @@ class JiraClient:
         self,
         method: str,
         path: str,
-        token: str | None,
+        token: SecretText | None,
         *,
         needs: str,
         body: Mapping[str, Any] | None = None,
@@ -47,28 +48,5 @@ class JiraClient:
         response = await self._http.request(method, f"/rest/api/3{path}", token=token, body=body, query=query)
         if 200 <= response.status < 300:
             return response.body
-        raise self._error(response, needs)
-
-    def _error(self, response: JsonResponse, needs: str) -> Exception:
-        said = sentence(response.body).rstrip(". ")
-        quoted = f": “{said}”" if said else ""
-        if response.status == 401:
-            return AccountNotLinked(
-                f"Jira no longer accepts your linked account{quoted}. Nothing was done. Link your Jira account again."
-            )
-        if response.status == 403:
-            return Refused(f"Jira refused this{quoted}. It takes the permission “{needs}”; ask a Jira administrator.")
-        if response.status == 404:
-            return Refused(
-                f"Jira found nothing that you may see{quoted}. If it exists, you lack the permission “{needs}”."
-            )
-        if response.status == 429:
-            message = "Jira gets too many requests at the moment."
-            return SystemUnavailable(message, may_have_acted=False, retry_after=response.retry_after)
-        if response.status in (408, 425):
-            message = f"Jira did not take the request ({response.status})."
-            return SystemUnavailable(message, may_have_acted=False, retry_after=response.retry_after)
-        if response.status >= 500:
-            message = f"Jira failed ({response.status}){quoted}."
-            return SystemUnavailable(message, may_have_acted=True, retry_after=response.retry_after)
-        return Refused(f"Jira did not accept this{quoted or f' ({response.status})'}.")
+        said = sentence(response.body)
+        raise error_of(response, "Jira", said=said, needs=needs, grants="a Jira administrator")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from pilothouse_dataplane.connectors.base import CallContext, Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.base import CallContext, Refused, SecretText, SystemUnavailable
+from pilothouse_dataplane.connectors.http import JsonClient
 from pilothouse_dataplane.connectors.jira import adf, jql, lookup
 from pilothouse_dataplane.connectors.jira.client import JiraClient
 from pilothouse_dataplane.connectors.jira.lookup import PROPERTY, objects, unreadable
@@ -22,14 +23,6 @@ _RECENT_USERS = 1000
 _RECENT_ISSUES = 50
 _KNOWN_ISSUES = 2000
 _SHOWN_LABELS = 50
-
-
-class TokenSource(Protocol):
-    """Where the user's token comes from."""
-
-    def token(self, user_email: str) -> str:
-        """Raises AccountNotLinked."""
-        ...
 
 
 def _name(value: object) -> str:
@@ -57,10 +50,9 @@ def _issue_key(arguments: Mapping[str, Any]) -> str:
 class JiraConnector:
     """One Jira Cloud site."""
 
-    def __init__(self, name: str, url: str, credentials: TokenSource, timeout_seconds: float) -> None:
-        self._url = url.rstrip("/")
-        self._credentials = credentials
-        self._client = JiraClient(url, timeout_seconds)
+    def __init__(self, name: str, http: JsonClient) -> None:
+        self._url = http.base_url
+        self._client = JiraClient(http)
         self._tools = jira_tools(name)
         # Search is eventually consistent; what a user has just changed is named in reconcileIssues, so that
         # the user's next search sees it. Bounded: users by last use, issues a user.
@@ -78,7 +70,7 @@ class JiraConnector:
         await self._client.call("GET", "/serverInfo", None, needs="none")
 
     async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
-        token = self._credentials.token(context.user_email)
+        token = context.token
         verb = tool.name.rpartition(".")[2]
         if verb == "search":
             return await self._search(arguments, context, token)
@@ -92,7 +84,7 @@ class JiraConnector:
         return await self._transition(key, str(arguments["status"]), context, token)
 
     async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
-        token = self._credentials.token(context.user_email)
+        token = context.token
         verb = tool.name.rpartition(".")[2]
         if verb == "create":
             project = str(arguments["project"]).upper()
@@ -109,7 +101,7 @@ class JiraConnector:
             return self._changed(key, f"Added a comment to {key}.") if there else None
         return await self._find_transition(key, str(arguments["status"]), token)
 
-    async def _find_transition(self, key: str, wanted: str, token: str) -> ToolResult | None:
+    async def _find_transition(self, key: str, wanted: str, token: SecretText) -> ToolResult | None:
         """The issue's status is the proof. Where a transition was named, the status that it leads to is compared."""
         status = _name(_object((await self._read(key, token)).get("fields")).get("status"))
         found = self._changed(key, f"{key} is in the status {status}.")
@@ -123,7 +115,7 @@ class JiraConnector:
     def _property(self, context: CallContext) -> list[dict[str, Any]]:
         return [{"key": PROPERTY, "value": {"idempotencyKey": context.key}}]
 
-    async def _search(self, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+    async def _search(self, arguments: Mapping[str, Any], context: CallContext, token: SecretText) -> ToolResult:
         wanted = int(arguments.get("max_results", 10))
         body: dict[str, Any] = {
             "jql": jql.search(
@@ -153,14 +145,14 @@ class JiraConnector:
         citations = tuple(self._cite(row["key"], row["summary"]) for row in found[:5])
         return ToolResult(Outcome.SUCCEEDED, f"Found {count} in Jira.", {"issues": found, "more": more}, citations)
 
-    async def _read(self, key: str, token: str) -> dict[str, Any]:
+    async def _read(self, key: str, token: SecretText) -> dict[str, Any]:
         query = {"fields": ",".join([*_FIELDS, "description", "comment", "labels"])}
         issue = await self._client.call("GET", f"/issue/{key}", token, needs="Browse Projects", query=query)
         if not isinstance(issue, dict):
             raise unreadable()
         return issue
 
-    async def _get(self, key: str, token: str) -> ToolResult:
+    async def _get(self, key: str, token: SecretText) -> ToolResult:
         issue = await self._read(key, token)
         row = self._row(issue)
         fields = _object(issue.get("fields"))
@@ -183,7 +175,7 @@ class JiraConnector:
         summary = f"{row['key']} is in the status {row['status']}: {row['summary']}"
         return ToolResult(Outcome.SUCCEEDED, summary, data, (self._cite(row["key"], row["summary"]),))
 
-    async def _create(self, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+    async def _create(self, arguments: Mapping[str, Any], context: CallContext, token: SecretText) -> ToolResult:
         fields: dict[str, Any] = {
             "project": {"key": str(arguments["project"]).upper()},
             "issuetype": {"name": str(arguments.get("issue_type") or "Task")},
@@ -199,13 +191,15 @@ class JiraConnector:
         self._remember(context, str(created.get("id", "")))
         return self._created(str(created["key"]))
 
-    async def _comment(self, key: str, arguments: Mapping[str, Any], context: CallContext, token: str) -> ToolResult:
+    async def _comment(
+        self, key: str, arguments: Mapping[str, Any], context: CallContext, token: SecretText
+    ) -> ToolResult:
         body = {"body": adf.from_text(str(arguments["body"])), "properties": self._property(context)}
         await self._client.call("POST", f"/issue/{key}/comment", token, needs="Add Comments", body=body)
         self._remember(context, self._ids.get(key.upper(), ""))
         return self._changed(key, f"Added a comment to {key}.")
 
-    async def _transition(self, key: str, status: str, context: CallContext, token: str) -> ToolResult:
+    async def _transition(self, key: str, status: str, context: CallContext, token: SecretText) -> ToolResult:
         try:
             transitions = await self._transitions(key, token)
         except SystemUnavailable as error:
@@ -224,7 +218,7 @@ class JiraConnector:
         self._remember(context, self._ids.get(key.upper(), ""))
         return self._changed(key, f"Moved {key} to {_name(chosen.get('to')) or status}.")
 
-    async def _transitions(self, key: str, token: str) -> list[dict[str, Any]]:
+    async def _transitions(self, key: str, token: SecretText) -> list[dict[str, Any]]:
         listed = await self._client.call("GET", f"/issue/{key}/transitions", token, needs="Browse Projects")
         return objects(listed, "transitions")
 

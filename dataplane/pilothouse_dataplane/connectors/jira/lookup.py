@@ -11,7 +11,7 @@ import asyncio
 import re
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import ConnectorError, Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.base import ConnectorError, Refused, SecretText, SystemUnavailable
 from pilothouse_dataplane.connectors.jira import jql
 from pilothouse_dataplane.connectors.jira.client import JiraClient
 
@@ -51,7 +51,7 @@ def _carries(issue: dict[str, Any], key: str) -> bool:
     return isinstance(properties, dict) and _ours(properties.get(PROPERTY), key)
 
 
-async def created_issue(client: JiraClient, token: str, key: str, project: str) -> dict[str, Any] | None:
+async def created_issue(client: JiraClient, token: SecretText, key: str, project: str) -> dict[str, Any] | None:
     """The issue (``id``, ``key``) that a create with this idempotency key made. Raises ConnectorError."""
     found: dict[str, Any] | None
     newest: str
@@ -78,7 +78,7 @@ async def created_issue(client: JiraClient, token: str, key: str, project: str) 
     return None
 
 
-async def _search(client: JiraClient, token: str, query: str, key: str, pages: int) -> dict[str, Any] | None:
+async def _search(client: JiraClient, token: SecretText, query: str, key: str, pages: int) -> dict[str, Any] | None:
     # a property that no app has indexed can't be searched for: it is read from the user's newest issues
     body: dict[str, Any] = {"jql": query, "maxResults": _PAGE, "fields": ["summary"], "properties": [PROPERTY]}
     for _ in range(pages):
@@ -93,7 +93,7 @@ async def _search(client: JiraClient, token: str, query: str, key: str, pages: i
     return None
 
 
-async def _newest_key(client: JiraClient, token: str, project: str) -> str:
+async def _newest_key(client: JiraClient, token: SecretText, project: str) -> str:
     """The key of the newest issue that search knows; "" where that can't be told."""
     body = {"jql": jql.newest_of(project), "maxResults": 1, "fields": ["summary"]}
     try:
@@ -105,7 +105,7 @@ async def _newest_key(client: JiraClient, token: str, project: str) -> str:
     return str(issues[0].get("key", "")) if issues else f"{project}-0"
 
 
-async def _read(client: JiraClient, token: str, issue_key: str) -> dict[str, Any] | None:
+async def _read(client: JiraClient, token: SecretText, issue_key: str) -> dict[str, Any] | None:
     query = {"fields": "summary", "properties": PROPERTY}
     try:
         issue = await client.call("GET", f"/issue/{issue_key}", token, needs="Browse Projects", query=query)
@@ -114,7 +114,7 @@ async def _read(client: JiraClient, token: str, issue_key: str) -> dict[str, Any
     return issue if isinstance(issue, dict) else None
 
 
-async def has_comment(client: JiraClient, token: str, issue_key: str, key: str) -> bool:
+async def has_comment(client: JiraClient, token: SecretText, issue_key: str, key: str) -> bool:
     """Whether the issue has the comment with this idempotency key. Raises ConnectorError where that can't be told."""
     for number in range(_MAX_COMMENT_PAGES):
         query = {
