@@ -79,7 +79,7 @@ class JsonClient:
         self.system = system
         self.base_url = base_url.rstrip("/")
         self._timeout = timeout_seconds
-        self._egress = egress or EgressRule()
+        self.egress = egress or EgressRule()
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -99,15 +99,17 @@ class JsonClient:
         headers: Mapping[str, str] | None = None,
         base_url: str = "",
         scheme: str = "Bearer",
+        max_body_bytes: int = _MAX_BODY_BYTES,
     ) -> JsonResponse:
         """One request. Raises SystemUnavailable; a status that is not 2xx is returned for the caller to read.
 
         ``path`` must be made of checked parts only (``quote(part, safe="")``): it is not quoted again. ``body`` is sent
         as JSON, ``form`` URL-encoded, ``content`` as it is, with its media type. ``base_url`` replaces the client's
         own, for systems that say with the token where it is good; it is held against the egress rule.
+        ``max_body_bytes`` is the most that is read of the answer, for calls whose answers are known to be large.
         """
         base = base_url.rstrip("/") or self.base_url
-        if (why := refused_url(base, self._egress)) is not None:
+        if (why := refused_url(base, self.egress)) is not None:
             raise self._forbidden(why)
         sent = {"Accept": "application/json", **(headers or {})}
         if token is not None:
@@ -131,7 +133,7 @@ class JsonClient:
                     allow_redirects=False,  # the token goes to the configured address only
                 )
                 try:
-                    return await self._read(response)
+                    return await self._read(response, max_body_bytes)
                 finally:
                     # closes the connection at once, except where the body was read to its end
                     response.close()
@@ -162,7 +164,7 @@ class JsonClient:
             self._session = aiohttp.ClientSession(
                 # how many calls there are at a time is the toolset's to say
                 connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=30, ttl_dns_cache=10, resolver=_GuardedResolver(self._egress)
+                    limit=0, keepalive_timeout=30, ttl_dns_cache=10, resolver=_GuardedResolver(self.egress)
                 ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout * _CONNECT_SHARE),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -183,8 +185,9 @@ class JsonClient:
     def _unreadable(self, what: str) -> SystemUnavailable:
         return SystemUnavailable(f"{self.system} sent {what}, which can't be used.", may_have_acted=True)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> JsonResponse:
-        if 300 <= response.status < 400:
+    async def _read(self, response: aiohttp.ClientResponse, max_body_bytes: int) -> JsonResponse:
+        # 300 may be an answer of its own, "several match" (RFC 9110, 15.4.1), which the caller reads
+        if 300 < response.status < 400:
             raise SystemUnavailable(
                 f"{self.system} redirects to another address, which is not followed. Trying again won't help; a "
                 "platform operator must correct its URL.",
@@ -192,13 +195,13 @@ class JsonClient:
                 lasting=True,
             )
         after = parse_retry_after(response.headers.get("Retry-After"), time())
-        if (response.content_length or 0) > _MAX_BODY_BYTES:
-            raise self._too_much(response)
+        if (response.content_length or 0) > max_body_bytes:
+            raise self._too_much(response, max_body_bytes)
         raw = bytearray()
         async for chunk in response.content.iter_any():
             raw += chunk
-            if len(raw) > _MAX_BODY_BYTES:
-                raise self._too_much(response)
+            if len(raw) > max_body_bytes:
+                raise self._too_much(response, max_body_bytes)
         if not raw:
             return JsonResponse(response.status, None, after, response.headers)
         if response.content_type != "application/json" and not response.content_type.endswith("+json"):
@@ -212,9 +215,10 @@ class JsonClient:
                 return JsonResponse(response.status, None, after, response.headers)
             raise self._unreadable("broken JSON") from error
 
-    def _too_much(self, response: aiohttp.ClientResponse) -> SystemUnavailable:
+    def _too_much(self, response: aiohttp.ClientResponse, max_body_bytes: int) -> SystemUnavailable:
         return SystemUnavailable(
-            f"{self.system} sent more than 1 MB, which is not read.", may_have_acted=not 400 <= response.status < 500
+            f"{self.system} sent more than {max_body_bytes >> 20} MB, which is not read.",
+            may_have_acted=not 400 <= response.status < 500,
         )
 
 
