@@ -1,49 +1,21 @@
-"""The HTTP side: page, chat, health and metrics, behind security headers and a bound on request bodies."""
+"""The HTTP side: pages, accounts, chat, health and metrics, behind security headers and a bound on request bodies."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from importlib import resources
 
 from fastapi import FastAPI, Response, WebSocket
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pilothouse_dataplane.gateway.accounts import Accounts
 from pilothouse_dataplane.gateway.chat import ChatServer
 from pilothouse_dataplane.gateway.metrics import Metrics
+from pilothouse_dataplane.gateway.pages import load_page
 from pilothouse_dataplane.gateway.settings import Settings
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers None when ready, else one sentence that says what is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The chat page and the Content-Security-Policy that allows its own inline parts and nothing else."""
-
-    html: bytes
-    policy: str
-
-
-def load_page() -> Page:
-    """Read the page of the package; its one script and one style are allowed by their hashes (CSP level 3, §8.3)."""
-    text = resources.files("pilothouse_dataplane.gateway").joinpath("page/index.html").read_text(encoding="utf-8")
-    script, style = (_hashes(text, tag) for tag in ("script", "style"))
-    policy = (
-        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return Page(text.encode(), policy)
-
-
-def _hashes(text: str, tag: str) -> str:
-    parts = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-    digests = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
 _HEADERS = (
@@ -95,9 +67,9 @@ class _Guard:
         await self._app(scope, bounded, guarded)
 
 
-def build_app(*, settings: Settings, chat: ChatServer, metrics: Metrics, ready: Check) -> ASGIApp:
+def build_app(*, settings: Settings, chat: ChatServer, accounts: Accounts, metrics: Metrics, ready: Check) -> ASGIApp:
     """The ASGI application. ``ready`` is asked by ``/readyz`` at each call."""
-    page = load_page()
+    page = load_page("index.html")
     app = FastAPI(title="Pilothouse gateway", openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/", include_in_schema=False)
@@ -116,6 +88,8 @@ def build_app(*, settings: Settings, chat: ChatServer, metrics: Metrics, ready: 
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    accounts.add_to(app)
 
     @app.websocket("/v1/chat")
     async def converse(socket: WebSocket) -> None:

@@ -137,6 +137,7 @@ class _Connection:
         self._task: asyncio.Task[None] | None = None
         self._gone = False
         self._aside: set[asyncio.Task[None]] = set()
+        self._token = ""
         self._budget, self._budget_at = _BURST, time.monotonic()
 
     async def send(self, body: dict[str, Any]) -> None:
@@ -202,6 +203,7 @@ class _Connection:
                     "The first message must be hello. Nothing was started.", "Send hello with your token first."
                 )
             identity = self._server.verifier.verify(frame.token)
+            self._token = frame.token
             session_id = await self._server.sessions.open(identity, frame.session_id)
         except Problem as problem:
             denied = problem.code == pb.ERROR_CODE_UNAUTHENTICATED
@@ -346,7 +348,12 @@ class _Connection:
         run_id = secrets.token_hex(16)
         lock = await self._server.sessions.lock(identity, session_id, run_id)
         ask = pb.Ask(
-            tenant=identity.tenant, session_id=session_id, run_id=run_id, user=identity.user(), text=frame.text
+            tenant=identity.tenant,
+            session_id=session_id,
+            run_id=run_id,
+            user=identity.user(),
+            text=frame.text,
+            user_token=self._token,  # a connector may exchange it for the user's own token in another system
         )
         run = Run(
             ask,

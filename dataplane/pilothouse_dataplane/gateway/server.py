@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
 
+from pilothouse_dataplane.gateway.accounts import Accounts
 from pilothouse_dataplane.gateway.app import build_app
 from pilothouse_dataplane.gateway.approvals import Approvals
 from pilothouse_dataplane.gateway.calls import WorkerCalls
@@ -68,9 +69,11 @@ async def serve(settings: Settings) -> None:
     sessions = SessionStore(redis, ttl=settings.session_ttl, lock_ttl=settings.run_lock_ttl)
     dispatcher = Dispatcher(directory, sessions, pool, wait=settings.no_worker_wait)
     approvals = Approvals(dispatcher=dispatcher, settings=settings, metrics=metrics)
+    verifier, calls = DevTokenVerifier(settings.dev_token_key_file), WorkerCalls(dispatcher)
+    accounts = Accounts(settings=settings, verifier=verifier, calls=calls, directory=directory)
     chat = ChatServer(
         settings=settings,
-        verifier=DevTokenVerifier(settings.dev_token_key_file),
+        verifier=verifier,
         sessions=sessions,
         dispatcher=dispatcher,
         approvals=approvals,
@@ -105,7 +108,7 @@ async def serve(settings: Settings) -> None:
             FleetService(
                 settings=settings,
                 authorizer=Authorizer(kube),
-                calls=WorkerCalls(dispatcher),
+                calls=calls,
                 approvals=approvals,
                 directory=directory,
                 projection=projection,
@@ -117,7 +120,7 @@ async def serve(settings: Settings) -> None:
         fleet.add_insecure_port(f"{_host(settings.pod_ip)}:{settings.fleet_port}")
         http = _Uvicorn(
             uvicorn.Config(
-                build_app(settings=settings, chat=chat, metrics=metrics, ready=ready),
+                build_app(settings=settings, chat=chat, accounts=accounts, metrics=metrics, ready=ready),
                 host=settings.pod_ip,
                 port=settings.http_port,
                 log_config=None,

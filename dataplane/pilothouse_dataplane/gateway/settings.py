@@ -27,6 +27,11 @@ class Settings:
     dev_token_key_file: Path
     """File with the HS256 key of development tokens (``PILOTHOUSE_DEV_TOKEN_KEY_FILE``); re-read when it changes."""
 
+    public_url: str = ""
+    """Where people reach this gateway, without a slash at its end (``PILOTHOUSE_PUBLIC_URL``); authorization servers
+    send browsers back to it. ``""``: no account can be linked. It is never taken from a request, whose Host header a
+    stranger may choose."""
+
     http_port: int = names.GATEWAY_HTTP_PORT
     """TCP port of HTTP and WebSocket."""
 
@@ -55,6 +60,9 @@ class Settings:
 
     action_wait: float = 2.0
     """Seconds that an SRE's action waits for a worker: an SRE would rather hear at once that none is there."""
+
+    link_timeout: float = 15.0
+    """Seconds that a worker may take to begin, finish or revoke a link: it asks an authorization server."""
 
     replay_timeout: float = 90.0
     """Seconds that the replay of a dead letter may take, with the connector's retries."""
@@ -89,7 +97,7 @@ class Settings:
     """Bytes of one frame from a client: 16,000 characters escaped as JSON surrogate pairs take 192 KiB."""
 
     max_body_bytes: int = 64 * 1024
-    """Bytes of an HTTP request's body; no route takes a body today."""
+    """Bytes of an HTTP request's body; no route takes a body that is longer than a name."""
 
     max_connections: int = 2_000
     """WebSockets at one time; about 25 KB each, so 50 MB at most."""
@@ -123,4 +131,5 @@ class Settings:
             pod_ip=env["POD_IP"],
             redis_url=env["PILOTHOUSE_REDIS_URL"],
             dev_token_key_file=Path(env["PILOTHOUSE_DEV_TOKEN_KEY_FILE"]),
+            public_url=env.get("PILOTHOUSE_PUBLIC_URL", "").rstrip("/"),
         )

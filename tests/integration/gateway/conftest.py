@@ -14,8 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from pilothouse_dataplane.gateway.accounts import Accounts
 from pilothouse_dataplane.gateway.app import build_app
 from pilothouse_dataplane.gateway.approvals import Approvals
+from pilothouse_dataplane.gateway.calls import WorkerCalls
 from pilothouse_dataplane.gateway.channels import ChannelPool
 from pilothouse_dataplane.gateway.chat import ChatServer
 from pilothouse_dataplane.gateway.dispatch import Dispatcher
@@ -88,12 +90,19 @@ async def start(valkey_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., 
                 metrics=metrics,
             )
 
+            accounts = Accounts(
+                settings=settings,
+                verifier=DevTokenVerifier(key),
+                calls=WorkerCalls(dispatcher),
+                directory=directory,
+            )
+
             async def ready() -> str | None:
                 return None
 
             server = _Quiet(
                 uvicorn.Config(
-                    build_app(settings=settings, chat=chat, metrics=metrics, ready=ready),
+                    build_app(settings=settings, chat=chat, accounts=accounts, metrics=metrics, ready=ready),
                     port=settings.http_port,
                     log_config=None,
                     lifespan="off",

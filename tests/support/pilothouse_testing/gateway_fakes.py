@@ -199,6 +199,42 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
         await self._call(request, context)
         return pb.SetBreakerResponse()
 
+    async def ListTools(self, request: pb.ListToolsRequest, context: Any) -> pb.ListToolsResponse:
+        """One tool."""
+        await self._call(request, context)
+        tool = pb.ToolDescription(name="jira.issue.get", connector="jira", effect=pb.EFFECT_READ)
+        return pb.ListToolsResponse(tools=[tool])
+
+    async def ListAccounts(self, request: pb.ListAccountsRequest, context: Any) -> pb.ListAccountsResponse:
+        """Jira, not linked."""
+        await self._call(request, context)
+        jira = pb.Account(connector="jira", system="Jira", state=pb.LINK_STATE_NOT_LINKED)
+        return pb.ListAccountsResponse(accounts=[jira])
+
+    async def BeginLink(self, request: pb.BeginLinkRequest, context: Any) -> pb.BeginLinkResponse:
+        """Sends the browser to a system of its name; ``odd`` sends it to something that is no web address."""
+        await self._call(request, context)
+        if request.connector == "odd":
+            return pb.BeginLinkResponse(authorization_url="javascript:alert(1)")
+        if request.connector == "unknown":
+            error = pb.Error(code=pb.ERROR_CODE_INVALID_REQUEST, message="There is no connector unknown.")
+            return pb.BeginLinkResponse(error=error)
+        return pb.BeginLinkResponse(authorization_url=f"https://{request.connector}.example/authorize?state=x")
+
+    async def FinishLink(self, request: pb.FinishLinkRequest, context: Any) -> pb.FinishLinkResponse:
+        """Links, unless the code is ``bad`` or the system sent an error."""
+        await self._call(request, context)
+        if request.code == "bad" or request.error:
+            why = request.error_description or "The code is not good."
+            error = pb.Error(code=pb.ERROR_CODE_INVALID_REQUEST, message=why, user_action="Begin again.")
+            return pb.FinishLinkResponse(error=error)
+        return pb.FinishLinkResponse(account=pb.Account(connector="jira", system="Jira", account="ana@acme.example"))
+
+    async def Unlink(self, request: pb.UnlinkRequest, context: Any) -> pb.UnlinkResponse:
+        """Succeeds."""
+        await self._call(request, context)
+        return pb.UnlinkResponse(message="Forgotten.")
+
     async def _call(self, request: Message, context: Any) -> None:
         self.calls.append(request)
         if self.abort is not None:

@@ -4,7 +4,8 @@ ListDeadLetters     list   deadletters.pilothouse.dev
 ReplayDeadLetter    update deadletters.pilothouse.dev
 DiscardDeadLetter   delete deadletters.pilothouse.dev
 DecideApproval      update approvals.pilothouse.dev
-SetBreaker          update breakers.pilothouse.dev      all in the tenant's namespace
+SetBreaker          update breakers.pilothouse.dev
+ListTools           list   tools.pilothouse.dev         all in the tenant's namespace
 """
 
 from __future__ import annotations
@@ -226,3 +227,17 @@ class FleetActions(fleet_pb2_grpc.FleetServicer):
             context, request.tenant, "SetBreaker", asked, agent.SetBreakerResponse, seconds=seconds, again=True
         )
         return pb.SetBreakerResponse()
+
+    async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
+        """What the tenant's agent can call, by name."""
+        await self._permit(context, "list", "tools", request.tenant)
+        found = await self._ask(
+            context,
+            request.tenant,
+            "ListTools",
+            agent.ListToolsRequest(tenant=request.tenant),
+            agent.ListToolsResponse,
+            seconds=self._settings.decide_timeout,
+            again=True,
+        )
+        return pb.ListToolsResponse(tools=found.tools)
