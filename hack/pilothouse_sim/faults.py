@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import json
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +29,13 @@ LOG_ENTRIES = 10_000
 
 caller: ContextVar[str | None] = ContextVar("caller", default=None)
 """E-mail of the user whose request this task handles, for the log; the system that knows its users sets it."""
+credential: ContextVar[str | None] = ContextVar("credential", default=None)
+"""How the request's token came to be (``static``, ``authorization_code``, …), for the log; never the token itself."""
+
+_SECRET_PARAMETERS = re.compile(
+    r"(^|&)(access_token|refresh_token|id_token|token|code|assertion|subject_token|client_secret|code_verifier)=[^&]*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class Sim:
             if request.path == "/healthz" or request.path.startswith("/__sim/"):
                 return await handler(request)
             caller.set(None)  # a kept-alive connection's requests share one task
+            credential.set(None)
             started, status = time.monotonic(), 499  # 499: the client went away, as nginx logs it
             try:
                 response = await self._answer(request, handler)
@@ -135,9 +144,10 @@ class Sim:
                     {
                         "time": time.time(),
                         "user": caller.get(),
+                        "credential": credential.get(),
                         "method": request.method,
                         "path": request.path,
-                        "query": request.query_string,
+                        "query": _SECRET_PARAMETERS.sub(r"\1\2=…", request.query_string),
                         "status": status,
                         "duration_ms": round((time.monotonic() - started) * 1000, 1),
                     }
