@@ -428,3 +428,45 @@ class Fleet:
     def of_kind(self, kind: str) -> Mapping[ObjectKey, KubeObject]:
         """The objects of one kind."""
         return {key: value for key, value in self.objects.items() if value.kind == kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One thing that a tenant's agent can call."""
+
+    name: str
+    connector: str
+    description: str
+    effect: str
+    """read, write or destructive."""
+    idempotent: bool
+    approval: str
+    """Whose yes it takes: user, manager, "group NAME"; empty where nobody's."""
+    key_by: str
+    """How its writes carry their idempotency key."""
+    parameters: str
+    """JSON Schema, as text."""
+
+
+class LinkState(StrEnum):
+    """Whether the agent can act in a system as an employee."""
+
+    UNSPECIFIED = "unspecified"
+    LINKED = "linked"
+    NOT_LINKED = "not_linked"
+    EXPIRED = "expired"
+    NOT_NEEDED = "not_needed"
+    BY_ADMINISTRATOR = "by_administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedAccount:
+    """An employee's account in one system."""
+
+    connector: str
+    system: str
+    state: LinkState
+    account: str
+    scopes: tuple[str, ...]
+    linked: datetime | None
+    expires: datetime | None

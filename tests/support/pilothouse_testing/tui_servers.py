@@ -110,6 +110,7 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer):
     def __init__(self) -> None:
         self.letters: list[agent_pb2.DeadLetter] = []
         self.approvals: list[agent_pb2.PendingApproval] = []
+        self.tools: list[agent_pb2.ToolDescription] = []
         self.down: set[str] = set()
         self.failure: tuple[grpc.StatusCode, str] | None = None
         self.asked: list[Any] = []
@@ -143,6 +144,10 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer):
             await context.abort(*self.failure)
         if request.tenant in self.down:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"no worker of {request.tenant} is ready")
+
+    async def ListTools(self, request: Any, context: Any) -> fleet_pb2.ListToolsResponse:
+        await self._took(request, context)
+        return fleet_pb2.ListToolsResponse(tools=self.tools)
 
     async def ListDeadLetters(self, request: Any, context: Any) -> fleet_pb2.ListDeadLettersResponse:
         await self._took(request, context)

@@ -56,6 +56,7 @@ ACTIONS: list[tuple[str, Message, tuple[str, str], type[Message]]] = [
         ("update", "breakers"),
         agent.SetBreakerRequest,
     ),
+    ("ListTools", pb.ListToolsRequest(tenant="acme"), ("list", "tools"), agent.ListToolsRequest),
 ]
 
 

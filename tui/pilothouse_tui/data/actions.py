@@ -13,7 +13,7 @@ from pilothouse_proto.fleet.v1 import fleet_pb2
 from pilothouse_tui.data import convert
 from pilothouse_tui.data.fleet import STEPS, FleetClient, as_json
 from pilothouse_tui.errors import AccessError, ConfigurationError, ToolError
-from pilothouse_tui.model import BreakerMode, DeadLetter, DeadLetters, Decision, Replay, StepOutcome
+from pilothouse_tui.model import BreakerMode, DeadLetter, DeadLetters, Decision, Replay, StepOutcome, Tool
 
 _SECONDS = 15.0
 _REPLAY_SECONDS = 90.0
@@ -100,3 +100,10 @@ class FleetActions:
         request = fleet_pb2.SetBreakerRequest(tenant=tenant, name=name, mode=_MODES[mode])
         async with self._client.opened("The breaker was not changed.", "update breakers.pilothouse.dev") as call:
             await call("SetBreaker", request, _SECONDS)
+
+    async def tools(self, tenant: str) -> tuple[Tool, ...]:
+        """What the tenant's agent can call, by name."""
+        request = fleet_pb2.ListToolsRequest(tenant=tenant)
+        async with self._client.opened("No tool was read.", "list tools.pilothouse.dev") as call:
+            response = await call("ListTools", request, _SECONDS)
+        return tuple(convert.tool(as_json(raw)) for raw in response.tools)

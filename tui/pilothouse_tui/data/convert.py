@@ -21,6 +21,7 @@ from pilothouse_tui.model import (
     KubeObject,
     Origin,
     TimeSplit,
+    Tool,
 )
 
 E = TypeVar("E", bound=Enum)
@@ -160,3 +161,19 @@ def _detail(kind: str, spec: Mapping[str, Any]) -> str:
     if kind == "ModelRoute":
         return ", ".join(str(p.get("name", "")) for p in spec.get("providers") or ())
     return ""
+
+
+def tool(raw: Mapping[str, Any]) -> Tool:
+    """A ``ToolDescription``."""
+    by = str(raw.get("approver", "")).removeprefix("APPROVER_").lower()
+    approval = f"group {raw.get('group', '')}" if by == "group" else by.replace("unspecified", "")
+    return Tool(
+        name=str(raw.get("name", "")),
+        connector=str(raw.get("connector", "")),
+        description=str(raw.get("description", "")),
+        effect=str(raw.get("effect", "")).removeprefix("EFFECT_").lower() or "unspecified",
+        idempotent=bool(raw.get("idempotent")),
+        approval=approval,
+        key_by=str(raw.get("key_by", "")),
+        parameters=str(raw.get("parameters_json", "")),
+    )

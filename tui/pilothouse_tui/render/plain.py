@@ -1,4 +1,4 @@
-"""``pilothouse get``, ``dlq``, ``approvals``, ``breakers``: tables for people, JSON for programs."""
+"""What the commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from pilothouse_tui.model import Approval, Breaker, DeadLetter, FleetSnapshot
+from pilothouse_tui.model import Approval, Breaker, DeadLetter, FleetSnapshot, LinkedAccount, Tool
 from pilothouse_tui.render.approvals import asked
 from pilothouse_tui.render.style import breaker_mark, letter_mark, session_mark
 from pilothouse_tui.render.text import age, count, money, one_line, until
@@ -33,6 +33,16 @@ def approval_json(approval: Approval) -> dict[str, Any]:
 def letter_json(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter for a program: its arguments as an object."""
     return dataclasses.asdict(letter) | {"arguments": _parsed(letter.arguments)}
+
+
+def tool_json(tool: Tool) -> dict[str, Any]:
+    """A tool for a program: its arguments' schema as an object."""
+    return dataclasses.asdict(tool) | {"parameters": _parsed(tool.parameters)}
+
+
+def account_json(account: LinkedAccount) -> dict[str, Any]:
+    """A linked account for a program."""
+    return dataclasses.asdict(account)
 
 
 def json_text(value: object) -> str:
@@ -75,7 +85,7 @@ def as_table(what: str, snapshot: FleetSnapshot, now: datetime) -> str:
         ]
         total = sum(c.cost_micros for c in snapshot.costs)
         rows.append(["total", money(total), count(sum(c.runs for c in snapshot.costs)), "", ""])
-    return _columns(head, rows, f"There are no {what}.")
+    return columns(head, rows, f"There are no {what}.")
 
 
 def breakers_text(breakers: Sequence[Breaker], now: datetime) -> str:
@@ -93,7 +103,7 @@ def breakers_text(breakers: Sequence[Breaker], now: datetime) -> str:
         for b in sorted(breakers, key=lambda b: b.key)
     ]
     head = ["TENANT", "NAME", "STATE", "FAILURES", "SLOW", "SINCE", "REASON"]
-    return _columns(head, rows, "There are no breakers: they show with the first calls.")
+    return columns(head, rows, "There are no breakers: they show with the first calls.")
 
 
 def approvals_text(approvals: Sequence[Approval], ids: Mapping[str, str], now: datetime, nothing: str) -> str:
@@ -111,7 +121,7 @@ def approvals_text(approvals: Sequence[Approval], ids: Mapping[str, str], now: d
         ]
         for a in sorted(approvals, key=lambda a: (a.expires is None, a.expires or now, a.key))
     ]
-    return _columns(["ID", "TENANT", "ASKS", "TOOL", "DECIDES", "EXPIRES", "AGE", "WHAT"], rows, nothing)
+    return columns(["ID", "TENANT", "ASKS", "TOOL", "DECIDES", "EXPIRES", "AGE", "WHAT"], rows, nothing)
 
 
 def letters_text(letters: Sequence[DeadLetter], ids: Mapping[str, str], now: datetime, nothing: str) -> str:
@@ -131,10 +141,11 @@ def letters_text(letters: Sequence[DeadLetter], ids: Mapping[str, str], now: dat
         for d in letters
     ]
     head = ["ID", "TENANT", "AGE", "USER", "TOOL", "STATE", "ATTEMPTS", "IN DOUBT", "ERROR"]
-    return _columns(head, rows, nothing)
+    return columns(head, rows, nothing)
 
 
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> str:
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> str:
+    """A table as kubectl writes one; ``nothing`` where it has no row."""
     if not rows:
         return nothing
     widths = [max(cell_len(row[i]) for row in [head, *rows]) for i in range(len(head))]
