@@ -5,8 +5,8 @@
 
 A grant ends as a whole: with it all its tokens. Where refresh tokens rotate, an old one serves for the grace time;
 used later, it ends the grant, for one of its two users must have stolen it (RFC 9700, 4.14.2). Times are epoch seconds
-of the clock. Only SHA-256 digests of tokens are kept, in ``<state>/oauth.json``, which is replaced as a whole at each change.
-Codes live in memory: a restart ends a sign-in that is under way.
+of the clock. Only SHA-256 digests of tokens are kept, in ``<state>/oauth.json``, which is replaced as a whole at each
+change. Codes live in memory: a restart ends a sign-in that is under way.
 """
 
 from __future__ import annotations
