@@ -15,15 +15,19 @@ from typing import Any
 
 from aiohttp import web
 
-from pilothouse_sim.faults import Faults, Handler, Sim, caller
+from pilothouse_sim.faults import Faults, Handler, Sim
 from pilothouse_sim.jira import adf, fields, jql
 from pilothouse_sim.jira.errors import INVALID_PAYLOAD, JiraError, field_error, issue_not_found, render
 from pilothouse_sim.jira.store import PERMISSIONS, STATUSES, Comment, Issue, Store, User, status_named
+from pilothouse_sim.oauth import JIRA, OAuth
 
 MAX_PAGE = 100
 MAX_RECONCILE = 50
 MAX_PROPERTY_BYTES = 32768
 API = "/rest/api/3"
+GATEWAY = "/ex/jira"
+"""Where api.atlassian.com serves OAuth tokens, by the site's cloud id; the site's own paths take them here as well."""
+CLOUD_ID = "11223344-a1b2-4c3d-8e9f-0123456789ab"
 
 
 def make_app(
@@ -40,8 +44,29 @@ def make_app(
     app = web.Application(client_max_size=1 << 20)
     sim.install(app)
     app.middlewares.append(_errors)
-    Jira(Store(content, state_dir), sim, clock).install(app)
+    store = Store(content, state_dir)
+    oauth = OAuth(
+        JIRA,
+        people={user.email: user.name for user in store.users.values()},
+        static={user.token: user.email for user in store.users.values()},
+        state_dir=state_dir,
+        clock=clock,
+        userinfo=lambda email: _identity(store.users[email]),
+    )
+    oauth.install(app)
+    Jira(store, oauth, sim, clock).install(app)
     return app
+
+
+def _identity(user: User) -> dict[str, Any]:
+    """Atlassian's User Identity API, ``/me``."""
+    return {
+        "account_type": "atlassian",
+        "account_id": user.account_id,
+        "email": user.email,
+        "name": user.name,
+        "account_status": "active",
+    }
 
 
 @web.middleware
@@ -86,53 +111,74 @@ def _number(request: web.Request, name: str, default: int) -> int:
 class Jira:
     """The handlers; ``clock`` gives epoch seconds."""
 
-    def __init__(self, store: Store, sim: Sim, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, oauth: OAuth, sim: Sim, clock: Callable[[], float]) -> None:
         self.store = store
+        self.oauth = oauth
         self.sim = sim
         self.clock = clock
 
     def install(self, app: web.Application) -> None:
         """Adds the routes."""
         add = app.router.add_route
-        for method, path, handler in (
-            ("GET", "/search/jql", self.search),
-            ("POST", "/search/jql", self.search),
-            ("POST", "/issue", self.create),
-            ("GET", "/issue/createmeta/{project}/issuetypes", self.createmeta_types),
-            ("GET", "/issue/createmeta/{project}/issuetypes/{type}", self.createmeta_fields),
-            ("GET", "/issue/{issue}", self.get),
-            ("PUT", "/issue/{issue}", self.edit),
-            ("GET", "/issue/{issue}/comment", self.comments),
-            ("POST", "/issue/{issue}/comment", self.add_comment),
-            ("GET", "/issue/{issue}/transitions", self.transitions),
-            ("POST", "/issue/{issue}/transitions", self.transition),
-            ("GET", "/issue/{issue}/properties", self.property_keys),
-            ("GET", "/issue/{issue}/properties/{key}", self.get_property),
-            ("PUT", "/issue/{issue}/properties/{key}", self.set_property),
-            ("GET", "/myself", self.myself),
-            ("GET", "/user/search", self.user_search),
-            ("GET", "/project/search", self.project_search),
-            ("GET", "/field", self.field_list),
-            ("GET", "/mypermissions", self.mypermissions),
+        read, write, people = "read:jira-work", "write:jira-work", "read:jira-user"
+        for method, path, scope, handler in (
+            ("GET", "/search/jql", read, self.search),
+            ("POST", "/search/jql", read, self.search),
+            ("POST", "/issue", write, self.create),
+            ("GET", "/issue/createmeta/{project}/issuetypes", read, self.createmeta_types),
+            ("GET", "/issue/createmeta/{project}/issuetypes/{type}", read, self.createmeta_fields),
+            ("GET", "/issue/{issue}", read, self.get),
+            ("PUT", "/issue/{issue}", write, self.edit),
+            ("GET", "/issue/{issue}/comment", read, self.comments),
+            ("POST", "/issue/{issue}/comment", write, self.add_comment),
+            ("GET", "/issue/{issue}/transitions", read, self.transitions),
+            ("POST", "/issue/{issue}/transitions", write, self.transition),
+            ("GET", "/issue/{issue}/properties", read, self.property_keys),
+            ("GET", "/issue/{issue}/properties/{key}", read, self.get_property),
+            ("PUT", "/issue/{issue}/properties/{key}", write, self.set_property),
+            ("GET", "/myself", people, self.myself),
+            ("GET", "/user/search", people, self.user_search),
+            ("GET", "/project/search", read, self.project_search),
+            ("GET", "/field", read, self.field_list),
+            ("GET", "/mypermissions", read, self.mypermissions),
         ):
-            add(method, API + path, self._authenticated(handler))
+            for prefix in (API, f"{GATEWAY}/{{cloud}}{API}"):
+                add(method, prefix + path, self._authenticated(handler, scope))
         add("GET", f"{API}/serverInfo", self.server_info)
+        add("GET", f"{GATEWAY}/{{cloud}}{API}/serverInfo", self.server_info)
+        add("GET", "/oauth/token/accessible-resources", self.accessible_resources)
 
-    def _authenticated(self, handler: Callable[[web.Request, User], Any]) -> Handler:
+    def _authenticated(self, handler: Callable[[web.Request, User], Any], scope: str) -> Handler:
+        """The handler behind a bearer token that carries ``scope``. What lacks it is answered with 401, as Atlassian's
+        gateway does, and not with 403."""
+
         async def authenticated(request: web.Request) -> web.StreamResponse:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            user = self.store.user_by_token(token) if scheme.lower() == "bearer" else None
-            if user is None:
+            caller = self.oauth.caller(request)
+            if caller is None:
                 message = "Client must be authenticated to access this resource."
                 response = web.json_response({"message": message, "status-code": 401}, status=401)
                 response.headers["WWW-Authenticate"] = 'OAuth realm="jira"'
                 return response
-            caller.set(user.email)
-            response = await handler(request, user)
+            if not caller.has(scope):
+                return web.json_response({"code": 401, "message": "Unauthorized; scope does not match"}, status=401)
+            if request.match_info.get("cloud", CLOUD_ID) != CLOUD_ID:
+                return web.json_response(
+                    {"code": 404, "message": "No site of that cloud id is accessible."}, status=404
+                )
+            response = await handler(request, self.store.users[caller.email])
             assert isinstance(response, web.Response)
             return response
 
         return authenticated
+
+    async def accessible_resources(self, request: web.Request) -> web.Response:
+        """The sites that an OAuth token reaches: this one, through ``/ex/jira/<cloud id>``."""
+        caller = self.oauth.caller(request)
+        if caller is None:
+            return web.json_response({"code": 401, "message": "Unauthorized"}, status=401)
+        scopes = sorted(caller.scopes) if caller.scopes is not None else list(JIRA.scopes)
+        site = {"id": CLOUD_ID, "url": _base(request), "name": "acme", "avatarUrl": f"{_base(request)}/avatar.png"}
+        return web.json_response([{**site, "scopes": [scope for scope in scopes if scope.endswith(":jira-work")]}])
 
     def _issue(self, request: web.Request, user: User) -> Issue:
         """A copy that a handler may change and then save. Raises 404."""
