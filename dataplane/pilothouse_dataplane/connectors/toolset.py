@@ -1,43 +1,46 @@
-"""All tools that a tenant's agent has, behind one call: allow list, approvals, bulkhead, breaker, retries, settling.
+"""All tools that a tenant's agent has, behind one door: each connector in its wrappers (``wrappers/stack.py``).
 
-::
-
-    call ──▶ place in the bulkhead ──▶ breaker's permit ──▶ the connector
-      ▲                                                        │
-      │ a read, or a write whose request never left:           ├── answered, or refused ──▶ done
-      ├──── wait, with jitter, Retry-After ◀───────────────────┤
-      │ proven not to have happened                            └── a write of which nothing is known ──▶ settle
-      └───────────────────────────────────────────────────────────────────────────┤
-                                                          found ──▶ done          └── not proven ──▶ in doubt
-
-A write is never sent again before it is proven that the earlier request did nothing.
+To the worker a call has no exceptions: whatever comes of it is a ``ToolResult``. A connector that learns its tools from
+the system itself (``Discovering``) is asked for them in the background, first as nobody; where that is not allowed,
+``prepare`` asks with the credential of the user whose run begins.
 """
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 
 from pilothouse_api.workerconfig import ConnectorConfig
-from pilothouse_dataplane.connectors.base import CallContext, Connector, ConnectorError, Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.base import (
+    AccountNotLinked,
+    CallContext,
+    CallRecord,
+    Connector,
+    ConnectorError,
+    InDoubt,
+    Refused,
+)
+from pilothouse_dataplane.connectors.discovery import Discovery
+from pilothouse_dataplane.connectors.factory import system_of
+from pilothouse_dataplane.connectors.wrappers.audit import AuditSink, LogAudit
+from pilothouse_dataplane.connectors.wrappers.cache import WithCache
+from pilothouse_dataplane.connectors.wrappers.stack import wrap
+from pilothouse_dataplane.connectors.factory import system_of
 from pilothouse_dataplane.core.breaker import settings_of
+from pilothouse_dataplane.core.catalog import Catalog
 from pilothouse_dataplane.core.guard import Guard, GuardRegistry
-from pilothouse_dataplane.core.messages import Approver, By, Effect, Lookup, Outcome, Tool, ToolResult
+from pilothouse_dataplane.core.messages import Citation, Lookup, Outcome, Tool, ToolResult
 from pilothouse_dataplane.core.report import plain_result
-from pilothouse_dataplane.core.retry import Backoff, wait_before_retry
+from pilothouse_dataplane.credentials.base import CredentialSource
 
-_SETTLE_WAITS = (0.2, 0.5)
-"""Seconds before the first looks for a write whose outcome is unknown."""
-_SETTLE_WAIT = 1.0
-"""Before each later one."""
-_FAILED_PROOFS = 3
-"""Looks that may fail once one of them would have been the proof."""
+_MODEL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What models take as a function's name; one that is longer would make every request fail."""
+_NO_SOURCES: Mapping[str, CredentialSource] = MappingProxyType({})
 _log = structlog.get_logger(__name__)
 
 
@@ -53,6 +56,8 @@ class CallReport:
     sent: bool
     """A request may have left."""
     seconds: float
+    cached: bool = False
+    """The result is an earlier one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +67,16 @@ class Settled:
     result: ToolResult | None
     """It happened; this is what came of it."""
     absent: bool
-    """It did not happen, and can't any more: it may be sent again under the same key."""
+    """It may be sent again under the same key: it did not happen and can't any more, or the tool is idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    config: ConnectorConfig
     system: str
     connector: Connector
+    wrapped: Connector
     guard: Guard
-    backoff: Backoff
-    places: asyncio.Semaphore
-    timeout: float
-
-
-def _approver(config: ConnectorConfig, tool: str) -> Approver | None:
-    """The first rule that matches the tool (its name without the connector's)."""
-    for rule in config.approvals:
-        if fnmatchcase(tool, rule.match):
-            return Approver(By(rule.by), rule.group)
-    return None
 
 
 class Toolset:
@@ -93,244 +89,170 @@ class Toolset:
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
+        sources: Mapping[str, CredentialSource] = _NO_SOURCES,
+        audit: AuditSink | None = None,
+        link_url: Callable[[str], str] | None = None,
+        tenant: str = "",
     ) -> None:
+        """``clock`` is monotonic, as the calls' deadlines. ``link_url`` gives the page where a user links her account
+        of a connector."""
         self._clock = clock
-        self._random = random
-        self._connectors = [connector for _, connector in connectors.values()]
+        self._link_url = link_url
         self._entries: dict[str, _Entry] = {}
-        tools: list[Tool] = []
         for name, (config, connector) in connectors.items():
-            entry = _Entry(
-                name[:1].upper() + name[1:],  # it begins sentences
+            system = system_of(config)
+            guard = guards.get(f"connector/{name}", settings_of(config.breaker))
+            wrapped = wrap(
                 connector,
-                guards.get(f"connector/{name}", settings_of(config.breaker)),
-                Backoff(attempts=config.attempts),
-                asyncio.Semaphore(config.concurrent_calls),
-                config.timeout_seconds,
+                config,
+                sources.get(name),
+                guard,
+                system=system,
+                tenant=tenant,
+                audit=audit or LogAudit(),
+                clock=clock,
+                random=random,
             )
-            for tool in connector.describe_tools():
-                short = tool.name.removeprefix(f"{name}.")
-                if not any(fnmatchcase(short, pattern) for pattern in config.allow):
-                    continue
-                if tool.effect is not Effect.READ and not config.writes_allowed:
-                    continue
-                tools.append(replace(tool, approver=_approver(config, short)))
-                self._entries[tool.name] = entry
-        self.tools = tuple(tools)
+            self._entries[name] = _Entry(config, system, connector, wrapped, guard)
+        self._discovery = Discovery(
+            {name: entry.connector for name, entry in self._entries.items()},
+            sources,
+            self._describe,
+            clock=clock,
+            random=random,
+        )
+        self._answered: dict[str, float] = {}
+        self._catalog = Catalog(())
+        self._by_tool: dict[str, str] = {}
+        self._describe()
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """As they are known now; they change where a connector discovers its own."""
+        return self._catalog.tools
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tools with an index over their words, which says what a request may need."""
+        return self._catalog
+
+    @property
+    def connectors(self) -> Mapping[str, Connector]:
+        """In their wrappers, by name."""
+        return {name: entry.wrapped for name, entry in self._entries.items()}
+
+    def connector_of(self, tool: str) -> str:
+        """The name of the connector that has this tool; "" where none has."""
+        return self._by_tool.get(tool, "")
+
+    def count(self, connector: str) -> int:
+        """How many tools of a connector the agent may call."""
+        return sum(name == connector for name in self._by_tool.values())
+
+    def answered(self, connector: str) -> float | None:
+        """When a connector's system last answered a call, on the toolset's clock."""
+        return self._answered.get(connector)
+
+    def problem(self, connector: str) -> str:
+        """Why a connector has no tools although it was loaded, a sentence; "" where all is well."""
+        return self._discovery.problems.get(connector, "")
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+    async def start(self, wait: float = 0.0) -> None:
+        """Begin to discover; wait at most so many seconds for the first answers."""
+        await self._discovery.start(wait)
+
+    async def prepare(self, context: CallContext) -> None:
+        """Before a run begins: let discovering connectors that only answer a user be asked as this one. Bounded, and
+        raises nothing: tools that are not known then are not there."""
+        await self._discovery.prepare(context)
+
+    def forget(self, user_email: str, connector: str) -> None:
+        """Serve nothing more of what this user has read: she has linked another account, or none."""
+        entry = self._entries.get(connector)
+        layer: object = entry.wrapped if entry is not None else None
+        while layer is not None:
+            if isinstance(layer, WithCache):
+                layer.forget(user_email)
+            layer = getattr(layer, "_inner", None)
 
     async def aclose(self) -> None:
-        for connector in self._connectors:
-            await connector.aclose()
+        await self._discovery.aclose()
+        for entry in self._entries.values():
+            await entry.wrapped.aclose()
 
-    async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext, deadline: float) -> CallReport:
-        """Call a tool; every failure is a result. ``deadline`` is on the toolset's clock. Raises nothing of its own."""
-        entry = self._entries.get(tool.name)
+    # --- calls --------------------------------------------------------------------------------------------------------
+    async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> CallReport:
+        """Call a tool; every failure is a result. Raises nothing of its own."""
+        name = self._by_tool.get(tool.name, "")
+        entry = self._entries.get(name)
         if entry is None:  # the run is older than the configuration
             gone = ToolResult(Outcome.FAILED, f"{tool.name} is not available any more and was not called.")
             return CallReport(gone, 0, "", sent=False, seconds=0.0)
+        record = CallRecord()
         began = self._clock()
-        attempts = 0
-        sent = False
-        write = tool.effect is not Effect.READ
+        try:
+            result = await entry.wrapped.call(tool, arguments, replace(context, record=record))
+            self._answered[name] = self._clock()
+        except AccountNotLinked as refusal:
+            result = self._not_linked(entry, refusal)
+        except Refused as refusal:
+            if refusal.asked:
+                self._answered[name] = self._clock()
+            result = ToolResult(Outcome.REFUSED, str(refusal))
+        except InDoubt as doubt:
+            result = ToolResult(Outcome.UNKNOWN, str(doubt))
+        except ConnectorError as failure:
+            result = ToolResult(Outcome.FAILED, str(failure))
+        result = _named(plain_result(result), record)
+        state, seconds = entry.guard.state.value, self._clock() - began
+        return CallReport(result, record.attempts, state, record.sent, seconds, record.cached)
 
-        def report(result: ToolResult) -> CallReport:
-            seconds = self._clock() - began
-            return CallReport(plain_result(result), attempts, entry.guard.state.value, sent, seconds)
-
-        def failed(why: str) -> CallReport:
-            return report(ToolResult(Outcome.FAILED, why))
-
-        while True:
-            error: SystemUnavailable
-            try:
-                async with _Place(entry, deadline - self._clock()):
-                    if self._clock() >= deadline:
-                        return failed(f"There was no time left to ask {entry.system}.")
-                    permit = entry.guard.try_acquire()
-                    if permit is None:
-                        asked = "; it failed" if attempts else " and was not asked"
-                        return failed(f"{entry.system} is down at the moment{asked}; {entry.guard.when()}.")
-                    attempts += 1
-                    verdict = False
-                    started = self._clock()
-                    try:
-                        # cancelled in here, nobody knows what left
-                        result = await self._once(entry, tool, arguments, context, deadline)
-                        verdict = sent = True
-                        entry.guard.succeeded(permit, seconds=self._clock() - started)
-                        return report(result)
-                    except Refused as refusal:
-                        if refusal.asked:
-                            verdict = sent = True
-                            # the system works: it knows how to say no
-                            entry.guard.succeeded(permit, seconds=self._clock() - started)
-                        return report(ToolResult(Outcome.REFUSED, str(refusal)))
-                    except _OutOfTime as failure:
-                        error = failure
-                    except SystemUnavailable as failure:
-                        verdict = True
-                        entry.guard.failed(permit, str(failure), seconds=self._clock() - started)
-                        error = failure
-                    finally:
-                        if not verdict:
-                            entry.guard.ignored(permit)
-            except _NoPlace as busy:
-                return failed(str(busy))
-            sent = sent or error.may_have_acted
-            if write and error.may_have_acted:
-                settled = await self.settle(tool, arguments, context, deadline)
-                if settled.result is not None:
-                    return report(settled.result)
-                if not settled.absent:
-                    return report(ToolResult(Outcome.UNKNOWN, in_doubt(str(error), tool)))
-            wait = self._wait(entry, error, attempts, deadline)
-            if wait is None:
-                looked = " It was looked up: nothing was changed." if write and error.may_have_acted else ""
-                return failed(f"{error}{looked}")
-            await asyncio.sleep(wait)
-
-    async def settle(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext, deadline: float) -> Settled:
-        """Find out whether an earlier write with this key happened. Raises nothing of its own.
-
-        It looks until the connector's timeout has passed since now, as the earlier request may still be under way: only
-        a look after that proves absence.
-        """
-        entry = self._entries.get(tool.name)
+    async def settle(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> Settled:
+        """Find out whether an earlier write with this key happened. Raises nothing of its own."""
+        entry = self._entries.get(self._by_tool.get(tool.name, ""))
         if entry is None:
             return Settled(None, absent=False)
-        began = self._clock()
-        number = failed_proofs = 0
-        while tool.lookup is not Lookup.NONE:
-            wait = _SETTLE_WAITS[number] if number < len(_SETTLE_WAITS) else _SETTLE_WAIT
-            until_proof = began + entry.timeout - self._clock()
-            wait = min(wait, until_proof) if until_proof > 0 else wait
-            if self._clock() + wait >= deadline:
-                break
-            await asyncio.sleep(wait)
-            number += 1
-            late = self._clock() - began >= entry.timeout
-            try:
-                async with _Place(entry, deadline - self._clock()):
-                    found = await self._look(entry, tool, arguments, context, deadline)
-            except Refused:
-                break  # who may not look can't tell
-            except (ConnectorError, _NoPlace):
-                failed_proofs += late
-                if failed_proofs == _FAILED_PROOFS:
-                    break
-                continue
-            if found is not None:
-                return Settled(plain_result(replace(found, outcome=Outcome.SUCCEEDED)), absent=False)
-            if late:
-                return Settled(None, absent=tool.lookup is Lookup.AUTHORITATIVE)
-        return Settled(None, absent=False)
-
-    async def _look(
-        self, entry: _Entry, tool: Tool, arguments: Mapping[str, Any], context: CallContext, deadline: float
-    ) -> ToolResult | None:
-        # An open breaker does not forbid it: what is in doubt has been done or not, and few look-ups settle it.
-        # A result without a permit isn't counted.
-        permit = entry.guard.try_acquire()
-        verdict = False
-        started = self._clock()
+        record = CallRecord()
         try:
-            async with self._time_left(deadline):
-                found = await entry.connector.find_by_key(tool, arguments, context)
-            verdict = True
-            if permit is not None:
-                entry.guard.succeeded(permit, seconds=self._clock() - started)
-            return found
-        except SystemUnavailable as error:
-            verdict = True
-            if permit is not None:
-                entry.guard.failed(permit, str(error), seconds=self._clock() - started)
-            raise
-        except Refused:
-            verdict = True
-            if permit is not None:
-                entry.guard.succeeded(permit, seconds=self._clock() - started)
-            raise
-        except TimeoutError:  # the run's time is over, which says nothing about the system
-            raise SystemUnavailable(f"{entry.system} did not tell.", may_have_acted=False) from None
-        except Exception as error:
-            _log.exception("look-up failed", tool=tool.name)
-            raise SystemUnavailable(f"{entry.system} did not tell.", may_have_acted=False) from error
-        finally:
-            if permit is not None and not verdict:
-                entry.guard.ignored(permit)
-
-    async def _once(
-        self, entry: _Entry, tool: Tool, arguments: Mapping[str, Any], context: CallContext, deadline: float
-    ) -> ToolResult:
-        """One call. Raises Refused, SystemUnavailable; a defect of ours counts as an answer that can't be read."""
-        try:
-            async with self._time_left(deadline):
-                return await entry.connector.call(tool, arguments, context)
+            found = await entry.wrapped.find_by_key(tool, arguments, replace(context, record=record))
         except ConnectorError:
-            raise
-        except TimeoutError as error:
-            message = f"{entry.system} did not answer in the time that was left."
-            raise _OutOfTime(message, may_have_acted=True, lasting=True) from error
-        except Exception as error:
-            _log.exception("tool call failed", tool=tool.name)
-            message = f"{entry.system} sent an answer that can't be read."
-            raise SystemUnavailable(message, may_have_acted=True, lasting=True) from error
+            return Settled(None, absent=tool.idempotent)
+        if found is None:
+            return Settled(None, absent=tool.idempotent or tool.lookup is Lookup.AUTHORITATIVE)
+        return Settled(_named(plain_result(found), record), absent=False)
 
-    def _time_left(self, deadline: float) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(max(0.0, deadline - self._clock()))
+    def _not_linked(self, entry: _Entry, refusal: AccountNotLinked) -> ToolResult:
+        oauth = entry.config.oauth
+        if self._link_url is None or oauth is None or oauth.client_id is None:
+            return ToolResult(Outcome.REFUSED, str(refusal))
+        url = self._link_url(entry.config.name)
+        said = str(refusal).rstrip()
+        linked = Citation(f"Link your {entry.system} account", url)
+        return ToolResult(Outcome.REFUSED, f"{said} You can link it here: {url}", citations=(linked,))
 
-    def _wait(self, entry: _Entry, error: SystemUnavailable, attempts: int, deadline: float) -> float | None:
-        if error.lasting:
-            return None
-        return wait_before_retry(
-            entry.backoff,
-            attempt=attempts,
-            random=self._random(),
-            retry_after=error.retry_after,
-            remaining=deadline - self._clock(),
-        )
-
-
-def in_doubt(error: str, tool: Tool) -> str:
-    """The sentence for a write of which nobody can say whether it happened."""
-    system, _, what = tool.name.partition(".")
-    noun, _, verb = what.rpartition(".")
-    system = system.capitalize()
-    return (
-        f"{error} Whether {system} carried out “{verb} {noun.replace('.', ' ')}” is not known. It was not sent again, "
-        f"so that it can't happen twice; please check in {system} before you ask again."
-    )
-
-
-class _NoPlace(Exception):
-    """The bulkhead stayed full."""
+    def _describe(self) -> None:
+        """Take the tools as their connectors describe them now."""
+        tools: list[Tool] = []
+        owners: dict[str, str] = {}
+        model_names: set[str] = set()
+        for name, entry in self._entries.items():
+            for tool in entry.wrapped.describe_tools():
+                model_name = tool.model_name
+                # a system that names its own tools must not take another's place
+                if not tool.name.startswith(f"{name}.") or model_name in model_names:
+                    _log.warning("tool left out: its name is another's", connector=name, tool=tool.name[:100])
+                elif not _MODEL_NAME.fullmatch(model_name):
+                    _log.warning("tool left out: models don't take its name", connector=name, tool=tool.name[:100])
+                else:
+                    model_names.add(model_name)
+                    owners[tool.name] = name
+                    tools.append(tool)
+        self._catalog = Catalog(tools, {name: entry.system for name, entry in self._entries.items()})
+        self._by_tool = owners
 
 
-class _OutOfTime(SystemUnavailable):
-    """The run's time ended the call, which says nothing about the system's health."""
-
-
-class _Place:
-    """A place among a connector's calls at a time, waited for no longer than the run lasts."""
-
-    __slots__ = ("_entry", "_remaining")
-
-    def __init__(self, entry: _Entry, remaining: float) -> None:
-        self._entry = entry
-        self._remaining = remaining
-
-    async def __aenter__(self) -> None:
-        places = self._entry.places
-        if not places.locked():
-            await places.acquire()
-            return
-        try:
-            async with asyncio.timeout(max(0.0, self._remaining)):
-                await places.acquire()
-        except TimeoutError:
-            raise _NoPlace(
-                f"{self._entry.system} has too many calls under way and was not asked; ask again in a moment."
-            ) from None
-
-    async def __aexit__(self, *error: object) -> None:
-        self._entry.places.release()
+def _named(result: ToolResult, record: CallRecord) -> ToolResult:
+    """The result with the account that it was had by."""
+    return replace(result, account=record.account) if record.account and not result.account else result

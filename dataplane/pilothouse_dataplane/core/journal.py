@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from pilothouse_dataplane.core import run
-from pilothouse_dataplane.core.messages import Citation, Message, Outcome, Tool, ToolCall, ToolResult, Usage
+from pilothouse_dataplane.core.catalog import Catalog
+from pilothouse_dataplane.core.messages import Citation, Message, Outcome, ToolCall, ToolResult, Usage
 from pilothouse_dataplane.core.state import (
     Asking,
     Decided,
@@ -111,13 +112,13 @@ def replay(
     run_id: str,
     opening: Opening,
     entries: Iterable[bytes],
-    tools: tuple[Tool, ...],
+    catalog: Catalog,
     limits: Limits,
     asking: Asking,
     deadline: float,
 ) -> RunState:
     """The state that these entries led to. Raises JournalError."""
-    state, _ = run.start(run_id, opening.messages, tools, limits, asking, deadline)
+    state, _ = run.start(run_id, opening.messages, catalog, limits, asking, deadline)
     for entry in entries:
         state, _ = run.advance(state, decode(entry), 0.0)
     return state

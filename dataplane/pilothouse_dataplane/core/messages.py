@@ -92,6 +92,8 @@ class Tool:
     carries none."""
     keywords: tuple[str, ...] = ()
     """Words that people use for it and that its name and description lack; they only help to choose tools."""
+    patterns: tuple[str, ...] = ()
+    """Regular expressions of what a request for it may hold, such as an issue's key; likewise."""
 
     @property
     def model_name(self) -> str:

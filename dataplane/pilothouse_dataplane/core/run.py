@@ -33,11 +33,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest, arguments_hash
+from pilothouse_dataplane.core.catalog import SHOWN, Catalog
 from pilothouse_dataplane.core.messages import (
     Approver,
     By,
@@ -103,20 +104,37 @@ REPLY = Tool(
     Effect.READ,
 )
 """Not a connector's tool: the run itself keeps what it is given."""
+FIND = Tool(
+    "tools.find",
+    "Find further tools, where none of those that you have does what the user wants. They can be called in your next "
+    "turn.",
+    {
+        "type": "object",
+        "properties": {
+            "words": {"type": "string", "minLength": 1, "maxLength": 300, "description": "What to do, and where"}
+        },
+        "required": ["words"],
+        "additionalProperties": False,
+    },
+    Effect.READ,
+)
+"""Not a connector's tool either: the run looks into its own catalog."""
 
 
 def start(
     run_id: str,
     messages: tuple[Message, ...],
-    tools: Iterable[Tool],
+    catalog: Catalog,
     limits: Limits,
     asking: Asking,
     deadline: float,
 ) -> Transition:
     """A run that begins: its first action is the plan's model call."""
+    said = [message.content for message in messages if message.role in ("user", "assistant")]
     state = RunState(
         run_id,
-        {tool.model_name: tool for tool in tools},
+        catalog,
+        catalog.choose(said[-1] if said else "", said[:-1]),
         limits,
         asking,
         deadline,
@@ -199,11 +217,12 @@ def advance(state: RunState, event: Event, now: float) -> Transition:
 
 # --- the model's turn -------------------------------------------------------------------------------------------------
 def _think(state: RunState) -> Transition:
-    offer = bool(state.tools) and state.rounds < state.limits.max_steps
+    offer = bool(state.shown) and state.rounds < state.limits.max_steps
     state = replace(
         state, phase=Phase.THINKING, text="", reply=None, drafted=(), known_reads={}, round_start=len(state.steps)
     )
-    return state, (CallModel(state.messages, (*state.tools.values(), REPLY) if state.tools else (), offer),)
+    more = (FIND,) if len(state.shown) < len(state.catalog.tools) else ()
+    return state, (CallModel(state.messages, (*state.shown, *more, REPLY) if state.shown else (), offer),)
 
 
 def _text(state: RunState, event: TextArrived) -> Transition:
@@ -304,7 +323,7 @@ def _add(state: RunState, call: ToolCall) -> Transition:
         except ArgumentsError:
             return replace(state, reply=""), ()  # leads nowhere, and so to another model call
     step_id = f"s{len(state.steps) + 1}"
-    tool = state.tools.get(call.name)
+    tool = FIND if call.name == FIND.model_name else state.catalog.by_model_name.get(call.name)
     step, problem = Step(step_id, call, tool, {}), ""
     if tool is None:
         problem = f"There is no tool {call.name[:80]!r}."
@@ -318,10 +337,29 @@ def _add(state: RunState, call: ToolCall) -> Transition:
         except ArgumentsError as error:
             problem = f"{step.title} was not called: {error}."
     state = replace(state, steps=(*state.steps, step))
-    if problem:
-        state, actions = _settle(state, ToolFinished(step.id, ToolResult(Outcome.REFUSED, problem)))
+    result = ToolResult(Outcome.REFUSED, problem) if problem else None
+    if result is None and tool is FIND:
+        if step.needs:
+            result = ToolResult(Outcome.REFUSED, "Tools are found by plain words, not by another step's result.")
+        else:
+            state, result = _find(state, str(step.arguments["words"]))
+    if result is not None:
+        state, actions = _settle(state, ToolFinished(step.id, result))
         return state, (ShowPlan((step,)), *actions)
     return state, (ShowPlan((step,)),)
+
+
+def _find(state: RunState, words: str) -> tuple[RunState, ToolResult]:
+    """Show the model the tools that fit, in place of those that it has had no use for."""
+    found = state.catalog.find(words)
+    names = {tool.name for tool in found}
+    used = {step.tool.name for step in state.steps if step.tool is not None}
+    kept = [tool for tool in state.shown if tool.name in used - names]
+    others = [tool for tool in state.shown if tool.name not in used | names]
+    shown = (*found, *kept, *others)[: max(SHOWN, len(found) + len(kept))]
+    data = {"tools": [{"name": tool.model_name, "what": tool.description} for tool in found]}
+    count = f"{len(found)} tool{'' if len(found) == 1 else 's'}"
+    return replace(state, shown=shown), ToolResult(Outcome.SUCCEEDED, f"Found {count} for “{words[:80]}”.", data)
 
 
 def _arguments(tool: Tool, text: str) -> dict[str, Any]:
@@ -503,7 +541,9 @@ def _settle(state: RunState, event: ToolFinished) -> Transition:
 def _round_over(state: RunState) -> Transition:
     steps = state.steps[state.round_start :]
     results = {step.id: step.result for step in state.steps if step.result is not None}
-    if state.reply is not None and all(step.result and step.result.outcome is Outcome.SUCCEEDED for step in steps):
+    looked = any(step.tool is FIND for step in steps)  # it looked for tools to call them
+    done = all(step.result and step.result.outcome is Outcome.SUCCEEDED for step in steps)
+    if state.reply is not None and done and not looked:
         text = render(state.reply, results)
         if text is not None:
             answer = Answer(text, partial=False, stopped=False, citations=_citations(state), usage=state.usage)

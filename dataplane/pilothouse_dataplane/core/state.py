@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest
+from pilothouse_dataplane.core.catalog import Catalog
 from pilothouse_dataplane.core.messages import Citation, Effect, Message, Tool, ToolCall, ToolResult, Usage
 from pilothouse_dataplane.core.report import step_title
 
@@ -100,8 +101,10 @@ class RunState:
     """All there is to know about a run. Make it with ``run.start``."""
 
     run_id: str
-    tools: Mapping[str, Tool]
-    """By ``Tool.model_name``."""
+    catalog: Catalog
+    """All that the agent can call."""
+    shown: tuple[Tool, ...]
+    """What the model is shown of it."""
     limits: Limits
     asking: Asking
     deadline: float

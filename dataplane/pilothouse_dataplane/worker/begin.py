@@ -149,7 +149,7 @@ def _start(runtime: Runtime, claim: Claim, earlier: tuple[Message, ...], at: flo
     if claim.key.fence > 1:
         deadline = max(deadline, claim.elapsed + RESUMED_SECONDS)
     state, actions = run.start(
-        claim.run.run_id, messages, runtime.toolset.tools, _limits(runtime), _asking(claim), deadline
+        claim.run.run_id, messages, runtime.toolset.catalog, _limits(runtime), _asking(claim), deadline
     )
     return Begun(claim, state, actions, at)
 
@@ -161,7 +161,7 @@ def _go_on(runtime: Runtime, claim: Claim, at: float) -> Begun | NotBegun:
             claim.run.run_id,
             journal.decode_opening(claim.opening),
             claim.journal,
-            runtime.toolset.tools,
+            runtime.toolset.catalog,
             _limits(runtime),
             _asking(claim),
             deadline,

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse_dataplane.core import journal, run
+from pilothouse_dataplane.core.catalog import Catalog
 from pilothouse_dataplane.core.messages import (
     Approver,
     By,
@@ -61,13 +62,14 @@ READ = Tool("fake.thing.read", "", _SCHEMA, Effect.READ)
 WRITE = Tool("fake.thing.write", "", _SCHEMA, Effect.WRITE)
 GRANT = Tool("fake.thing.grant", "", _SCHEMA, Effect.WRITE, approver=Approver(By.MANAGER))
 TOOLS = (READ, WRITE, GRANT)
+CATALOG = Catalog(TOOLS)
 LIMITS = Limits(max_steps=3, max_calls_per_round=4, parallel_calls=2)
 ASKING = Asking("ann@acme.example", "max@acme.example")
 QUESTION = (Message("user", "do a and b"),)
 
 
 def begin(limits: Limits = LIMITS, messages: tuple[Message, ...] = QUESTION, asking: Asking = ASKING) -> Transition:
-    return run.start("run", messages, TOOLS, limits, asking, deadline=100)
+    return run.start("run", messages, CATALOG, limits, asking, deadline=100)
 
 
 def call(verb: str = "read", call_id: str = "c1", /, **arguments: str) -> ToolCall:
@@ -270,7 +272,7 @@ def test_a_reference_in_a_write_is_shown_with_its_source_also_after_a_replay() -
     asked = only(actions, AskApproval)
     assert isinstance(asked, AskApproval)
     assert [o.source for o in asked.request.origins] == ["fake.thing.read (s1)"]
-    again = journal.replay("run", journal.Opening(QUESTION), records, TOOLS, LIMITS, ASKING, 100)
+    again = journal.replay("run", journal.Opening(QUESTION), records, CATALOG, LIMITS, ASKING, 100)
     _, actions = run.resume(again, {})
     assert only(actions, AskApproval) == replace(asked, step=again.steps[1])
     assert kinds(actions) == ["AskApproval", "Park"]
@@ -425,7 +427,7 @@ def test_any_run_ends_in_its_bounds_and_after_any_cut_no_write_is_sent_twice(
         for kind, step in durable
         if kind == "intent"
     }
-    state = journal.replay("run", journal.Opening(QUESTION), entries, TOOLS, LIMITS, ASKING, 100)
+    state = journal.replay("run", journal.Opening(QUESTION), entries, CATALOG, LIMITS, ASKING, 100)
     second = Life(data, other)
     recorded = [step.id for step in state.steps]
     ended = second.live(run.resume(state, intended))
