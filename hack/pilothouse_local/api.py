@@ -101,6 +101,9 @@ class Api:
         items: list[Object] = self.get(path).get("items") or []
         return items
 
+    def create(self, path: str, body: Object) -> Object:
+        return self._object("POST", path, body)
+
     def apply(self, path: str, body: Object) -> Object:
         """Server-side apply; ours wins, since nobody else owns what this client applies."""
         return self._object(

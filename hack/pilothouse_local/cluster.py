@@ -1,7 +1,7 @@
 """``up`` and ``down`` of an instance, as plain functions: the commands, the tests and the benches call the same ones.
 
 up:   programs → folder → settings → certificates → stores → supervisor → (each process ready) → database → schema
-      → Secrets → overlay → wait
+      → OpenBao → Secrets → overlay → wait
 down: the supervisor stops its processes in reverse order; what a killed supervisor left is found by its last view.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilothouse_local import binaries, deploy, pki, procs, stores
+from pilothouse_local import binaries, deploy, pki, procs, stores, vault
 from pilothouse_local import instance as instances
 from pilothouse_local.api import admin
 from pilothouse_local.console import Console
@@ -28,7 +28,7 @@ from pilothouse_local.errors import ProcessFailed, writing
 from pilothouse_local.instance import Instance, Settings
 from pilothouse_local.procs import Identity
 
-PROCESSES = ("etcd", "postgres", "valkey", "apiserver", "controller-manager", "node")
+PROCESSES = ("etcd", "postgres", "valkey", "openbao", "apiserver", "controller-manager", "node")
 _READY_WITHIN = 120.0
 _GIVE_UP_AFTER = 4
 """Failed starts in a row after which ``up`` stops waiting; the supervisor goes on trying."""
@@ -92,6 +92,8 @@ def up(instance: Instance, console: Console, *, only_core: bool = False) -> None
             kubectl = deploy.Kubectl(instance.kubeconfig)
             deploy.apply_namespaces(api)
             deploy.apply_secrets(api, settings)
+            with console.waiting("setting OpenBao up"):
+                vault.ensure(instance, settings, api)
             if only_core:
                 deploy.apply_crds(kubectl)
             else:
@@ -114,6 +116,10 @@ def _start(instance: Instance, console: Console, programs: Path) -> Settings:
         settings = instances.completed(settings)
         instances.save(instance, settings)
     running = supervisor_of(instance)
+    if running is not None and (unknown := set(PROCESSES) - set(view(instance).processes)):
+        console.say(f"What runs is of an older version, without {', '.join(sorted(unknown))}: stopping it first")
+        _stop(instance, running, console)
+        running = None
     if running is not None and settings is not None:
         states = {name: process.get("state") for name, process in view(instance).processes.items()}
         if any(state != "running" for state in states.values()):
@@ -137,6 +143,7 @@ def _start(instance: Instance, console: Console, programs: Path) -> Settings:
     with console.waiting("making the database" if first else "checking the stores"):
         stores.prepare_postgres(instance, settings)
         stores.prepare_valkey(instance, settings)
+        vault.prepare(instance, settings)
     instance.view_file.unlink(missing_ok=True)
     with instance.log("supervisor").open("ab") as log:
         subprocess.Popen(
@@ -217,18 +224,23 @@ def down(instance: Instance, console: Console) -> None:
                 console.say("Nothing runs.")
             return
         began = time.monotonic()
-        supervisor.signal(signal.SIGTERM)
-        with console.waiting("stopping") as waiting:
-            while supervisor.alive() and time.monotonic() - began < _STOP_WITHIN:
-                seen = view(instance)
-                waiting.label = "stopping " + ", ".join(
-                    name for name in PROCESSES if (identity := seen.identity(name)) and identity.alive()
-                )
-                time.sleep(0.05)
-        if supervisor.alive():
-            procs.stop([*reversed(procs.descendants(supervisor.pid)), supervisor], signal.SIGKILL, 5)
-        _stop_left_behind(instance, console)
+        _stop(instance, supervisor, console)
     console.say(f"Stopped after {time.monotonic() - began:.1f} s; the data stays in {instance.root}.")
+
+
+def _stop(instance: Instance, supervisor: Identity, console: Console) -> None:
+    began = time.monotonic()
+    supervisor.signal(signal.SIGTERM)
+    with console.waiting("stopping") as waiting:
+        while supervisor.alive() and time.monotonic() - began < _STOP_WITHIN:
+            seen = view(instance)
+            waiting.label = "stopping " + ", ".join(
+                name for name in PROCESSES if (identity := seen.identity(name)) and identity.alive()
+            )
+            time.sleep(0.05)
+    if supervisor.alive():
+        procs.stop([*reversed(procs.descendants(supervisor.pid)), supervisor], signal.SIGKILL, 5)
+    _stop_left_behind(instance, console)
 
 
 def stack(instance: Instance) -> list[Identity]:

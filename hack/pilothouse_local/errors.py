@@ -8,6 +8,7 @@ LocalClusterError             what happened, what was not done, what to do now
 ├── BinariesUnavailable       the caller: the Kubernetes programs can be neither found, fetched nor built
 ├── ProcessFailed             the machine: a process of the stack does not come up (its log's tail is in the message)
 ├── ClusterUnreachable        retry: the Kubernetes API refused a request or gave no answer
+├── VaultUnusable             retry: OpenBao refused a request or gave no answer
 └── NotAvailable              the product: a Deployment did not become available in time
 """
 
@@ -66,6 +67,10 @@ class ProcessFailed(LocalClusterError):
 
 class ClusterUnreachable(LocalClusterError):
     """The Kubernetes API refused a request or gave no answer."""
+
+
+class VaultUnusable(LocalClusterError):
+    """OpenBao refused a request or gave no answer."""
 
 
 class NotAvailable(LocalClusterError):

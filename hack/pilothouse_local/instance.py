@@ -22,6 +22,8 @@ from pilothouse_local.pki import write_private
 
 LOOPBACK = "127.0.0.1"
 PORT_NAMES = ("apiserver", "etcd", "etcd-peer", "valkey", "postgres", "node")
+VAULT_PORT = 8200
+"""Vault's own, on an address that no other instance has: Pods and people know it by heart."""
 _PORTS = range(20000, 29000)
 """Below the NodePorts (30000 to 32767) and the kernel's ephemeral ports, which any outgoing connection may hold."""
 _NODE_PORTS = range(30100, 32768)
@@ -49,6 +51,15 @@ class Settings:
     worker_database_password: str = ""
     """Of the role ``pilothouse_worker``, as which workers use the database. Empty only in the file of an older version:
     ``completed`` makes one."""
+    vault_database_password: str = ""
+    """Of the role ``openbao``, as which OpenBao uses its own database. Empty as the one before."""
+
+    def vault_host(self) -> str:
+        """Where OpenBao listens: a loopback address that Pods never get, since theirs end with 1 to 254."""
+        return f"127.{self.pod_octet}.255.255"
+
+    def vault_url(self) -> str:
+        return f"http://{self.vault_host()}:{VAULT_PORT}"
 
     def redis_url(self) -> str:
         return f"redis://:{self.redis_password}@{LOOPBACK}:{self.ports['valkey']}/0"
@@ -176,9 +187,11 @@ def save(instance: Instance, settings: Settings) -> None:
 
 def completed(settings: Settings) -> Settings:
     """``settings`` with what an older version did not know yet; itself where nothing is missing."""
-    if settings.worker_database_password:
-        return settings
-    return replace(settings, worker_database_password=secrets.token_urlsafe(24))
+    if not settings.worker_database_password:
+        settings = replace(settings, worker_database_password=secrets.token_urlsafe(24))
+    if not settings.vault_database_password:
+        settings = replace(settings, vault_database_password=secrets.token_urlsafe(24))
+    return settings
 
 
 def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[str]]:
@@ -197,6 +210,7 @@ def choose(instance: Instance, kept: Settings | None) -> tuple[Settings, list[st
             application_password=secrets.token_urlsafe(24),
             signing_key=secrets.token_urlsafe(48),
             worker_database_password=secrets.token_urlsafe(24),
+            vault_database_password=secrets.token_urlsafe(24),
         )
     ports = dict(kept.ports)
     for name in PORT_NAMES:

@@ -1,4 +1,4 @@
-"""The six processes of one instance: their command lines, order and readiness.
+"""The seven processes of one instance: their command lines, order and readiness.
 
 No endpointslice controller (Endpoints refuse loopback addresses) and no scheduler (the node binds its own Pods). The Go
 programs get a small heap target: the whole stack stays below 1.5 GB.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilothouse_local import vault
 from pilothouse_local.api import Api, Object, admin
 from pilothouse_local.instance import LOOPBACK, Instance, Settings
 from pilothouse_local.pki import NODE_NAME
@@ -99,6 +100,10 @@ def all_specs(
             ready=lambda: valkey_answers(settings), env=_environment(),
         ),
         Spec(
+            "openbao", (sys.executable, "-m", "pilothouse_local.vault", str(instance.root)),
+            ready=lambda: vault.answers(settings), requires=("postgres",), env=_environment(GOGC="50"),
+        ),
+        Spec(
             "apiserver",
             (
                 str(binaries / "kube-apiserver"), f"--bind-address={LOOPBACK}", f"--secure-port={ports['apiserver']}",
@@ -143,6 +148,7 @@ def all_specs(
                 "--listen", f"{LOOPBACK}:{ports['node']}",
                 "--tls-cert", str(pki / "node.crt"), "--tls-key", str(pki / "node.key"),
                 "--client-ca", str(pki / "ca.crt"),
+                "--service", f"{vault.NAMESPACE}/{vault.SERVICE}={settings.vault_host()}",
             ),
             ready=lambda: listening(ports["node"]), requires=("apiserver", "valkey", "postgres"),
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -14,10 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import asyncpg
+import hvac
 import pytest
 import redis
 
-from pilothouse_local import procs
+from pilothouse_local import procs, vault
+from pilothouse_local.api import admin
 from pilothouse_testing.cluster import LocalCluster, local_cluster
 
 pytestmark = pytest.mark.timeout(900)  # the first run on a machine may have to build Kubernetes
@@ -60,6 +64,111 @@ def test_up_again_changes_nothing(cluster: LocalCluster) -> None:
 
     assert pids(cluster) == before
     assert "Not running" not in cluster.must("status")
+
+
+def put_and_get(cluster: LocalCluster, value: str) -> None:
+    vault.put_secrets(cluster.instance, cluster.settings(), "acme", "acme", {"app": {"client-secret": value}})
+    assert secrets_of(cluster)["app.client-secret"] == value
+
+
+def secrets_of(cluster: LocalCluster) -> dict[str, str]:
+    root = hvac.Client(url=cluster.settings().vault_url(), token=vault.token_file(cluster.instance).read_text())
+    read = root.secrets.kv.v2.read_secret_version("acme/acme/secrets", mount_point="kv", raise_on_deleted_version=True)
+    found: dict[str, str] = read["data"]["data"]
+    return found
+
+
+def test_a_killed_openbao_is_back_unsealed_with_what_it_held(cluster: LocalCluster) -> None:
+    put_and_get(cluster, "before the kill")
+    killed = pids(cluster)["openbao"]
+
+    os.kill(killed, signal.SIGKILL)
+
+    eventually(lambda: pids(cluster).get("openbao", killed) != killed and cluster.run("status").returncode == 0)
+    assert secrets_of(cluster)["app.client-secret"] == "before the kill"
+
+
+def test_openbao_outlives_a_kill_of_its_database(cluster: LocalCluster) -> None:
+    put_and_get(cluster, "in PostgreSQL")
+    bao, killed = pids(cluster)["openbao"], pids(cluster)["postgres"]
+
+    os.kill(killed, signal.SIGKILL)
+
+    eventually(lambda: pids(cluster).get("postgres", killed) != killed and cluster.run("status").returncode == 0)
+    assert secrets_of(cluster)["app.client-secret"] == "in PostgreSQL"
+    assert pids(cluster)["openbao"] == bao
+
+
+def test_secrets_are_added_and_no_version_is_made_of_what_is_there(cluster: LocalCluster) -> None:
+    settings, instance = cluster.settings(), cluster.instance
+    vault.put_secrets(instance, settings, "acme", "merged", {"jira": {"client-id": "a", "client-secret": "b"}})
+    vault.put_secrets(instance, settings, "acme", "merged", {"okta": {"client-id": "c"}, "jira": {"client-id": "d"}})
+    vault.put_secrets(instance, settings, "acme", "merged", {"okta": {"client-id": "c"}})
+
+    root = hvac.Client(url=settings.vault_url(), token=vault.token_file(instance).read_text())
+    read = root.secrets.kv.v2.read_secret_version(
+        "acme/merged/secrets", mount_point="kv", raise_on_deleted_version=True
+    )
+
+    assert read["data"]["data"] == {"jira.client-id": "d", "jira.client-secret": "b", "okta.client-id": "c"}
+    assert read["data"]["metadata"]["version"] == 2
+
+
+def account_token(cluster: LocalCluster, account: str, audience: str) -> str:
+    """A token of a ServiceAccount in pilothouse-system, which is made."""
+    api = admin(cluster.instance.pki, cluster.settings().ports["apiserver"])
+    path = f"/api/v1/namespaces/pilothouse-system/serviceaccounts/{account}"
+    api.apply(path, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]}}
+    return str(api.create(f"{path}/token", request)["status"]["token"])
+
+
+def test_the_operator_grants_rights_to_tenants_and_has_none_on_their_secrets(cluster: LocalCluster) -> None:
+    put_and_get(cluster, "not the operator's")
+    operator = hvac.Client(url=cluster.settings().vault_url())
+    operator.auth.kubernetes.login("pilothouse-operator", account_token(cluster, "pilothouse-operator", "vault"))
+
+    operator.sys.create_or_update_acl_policy(
+        "pilothouse-acme-acme", 'path "kv/data/acme/acme/secrets" {capabilities=["read"]}'
+    )
+    operator.auth.kubernetes.create_role("acme", ["acme-worker"], ["acme"], policies=["pilothouse-acme-acme"])
+    assert operator.auth.kubernetes.read_role("acme")["bound_service_account_names"] == ["acme-worker"]
+    operator.auth.kubernetes.delete_role("acme")
+    operator.sys.delete_acl_policy("pilothouse-acme-acme")
+    operator.secrets.kv.v2.delete_metadata_and_all_versions("gone/gone/secrets", mount_point="kv")
+
+    refused: list[Callable[[], object]] = [
+        lambda: operator.read("kv/data/acme/acme/secrets"),
+        lambda: operator.secrets.kv.v2.create_or_update_secret("acme/acme/secrets", {"a": "b"}, mount_point="kv"),
+        lambda: operator.sys.create_or_update_acl_policy("pilothouse-operator", 'path "*" {capabilities=["read"]}'),
+        lambda: operator.sys.create_or_update_acl_policy("another", 'path "*" {capabilities=["read"]}'),
+        lambda: operator.auth.kubernetes.create_role("pilothouse-operator", ["x"], ["x"], policies=["default"]),
+        lambda: operator.sys.list_auth_methods(),
+    ]
+    for attempt in refused:
+        with pytest.raises(hvac.exceptions.Forbidden):
+            attempt()
+
+
+@pytest.mark.parametrize(("account", "audience"), [("another", "vault"), ("pilothouse-operator", "something-else")])
+def test_openbao_knows_nobody_else_as_the_operator(cluster: LocalCluster, account: str, audience: str) -> None:
+    client = hvac.Client(url=cluster.settings().vault_url())
+
+    with pytest.raises((hvac.exceptions.Forbidden, hvac.exceptions.InvalidRequest)):
+        client.auth.kubernetes.login("pilothouse-operator", account_token(cluster, account, audience))
+
+
+def test_what_opens_openbao_is_its_owners_and_in_no_log(cluster: LocalCluster) -> None:
+    folder = cluster.instance.root / "openbao"
+    secret = [vault.token_file(cluster.instance).read_text(), cluster.settings().vault_database_password]
+
+    assert {path.name for path in folder.iterdir()} == {"config.json", "root-token", "seal.key"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    logs = "".join(path.read_text(errors="replace") for path in cluster.instance.logs.iterdir())
+    assert not [one for one in secret if one in logs + cluster.run("status").stdout]
+    running = " ".join(procs.command_line(pid) for pid in pids(cluster).values())
+    assert not [one for one in secret if one in running]
 
 
 def test_a_killed_store_is_named_and_mended_with_its_data(cluster: LocalCluster) -> None:
@@ -125,6 +234,7 @@ def test_up_after_a_killed_supervisor_starts_anew(cluster: LocalCluster) -> None
 def test_down_stops_only_its_own_and_up_keeps_data_and_ports(cluster: LocalCluster) -> None:
     ports = cluster.settings().ports
     redis.Redis.from_url(cluster.settings().redis_url()).set("before-down", "yes")
+    put_and_get(cluster, "before down")
     own = list(pids(cluster).values())
     with subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)", str(cluster.instance.root)]
@@ -140,6 +250,47 @@ def test_down_stops_only_its_own_and_up_keeps_data_and_ports(cluster: LocalClust
     cluster.must("up", "--only-core")
     assert cluster.settings().ports == ports
     assert redis.Redis.from_url(cluster.settings().redis_url()).get("before-down") == b"yes"
+    assert secrets_of(cluster)["app.client-secret"] == "before down"
+
+
+def test_a_lost_root_token_is_explained_and_the_way_out_works(cluster: LocalCluster) -> None:
+    put_and_get(cluster, "in the old one")
+    folder = cluster.instance.root / "openbao"
+    token = vault.token_file(cluster.instance).read_bytes()
+    vault.token_file(cluster.instance).unlink()
+
+    ran = cluster.run("up", "--only-core")
+
+    assert ran.returncode == 1
+    assert "root token is not in" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    cluster.must("down")
+    aside = folder.rename(folder.with_name("openbao.aside"))
+    cluster.must("up", "--only-core")
+    with pytest.raises(hvac.exceptions.InvalidPath):
+        secrets_of(cluster)
+    cluster.must("down")
+    shutil.rmtree(folder)
+    aside.rename(folder)
+    vault.token_file(cluster.instance).write_bytes(token)
+    vault.token_file(cluster.instance).chmod(0o600)
+    cluster.must("up", "--only-core")
+    assert secrets_of(cluster)["app.client-secret"] == "in the old one"
+
+
+def test_up_of_a_version_that_knew_no_openbao_starts_it(cluster: LocalCluster) -> None:
+    """What runs is then a supervisor whose view names fewer processes."""
+    pid = cluster.view().supervisor
+    older = json.loads(cluster.instance.view_file.read_text())
+    del older["processes"]["openbao"]
+    cluster.instance.view_file.write_text(json.dumps(older))
+
+    said = cluster.must("up", "--only-core")
+
+    assert "of an older version, without openbao" in said
+    assert pid is not None
+    assert not pid.alive()
+    assert cluster.run("status").returncode == 0
 
 
 def test_a_port_that_others_took_is_said_and_left(cluster: LocalCluster) -> None:

@@ -36,6 +36,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--client-ca", type=Path, required=True, help="CA of the API server's kubelet client certificate"
     )
+    parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="NAMESPACE/NAME=ADDRESS",
+        help="a Service without Pods, and the address of what serves it on this machine; may be repeated",
+    )
     parser.add_argument("--name", default=DEFAULT_NAME, help="the Node's name")
     options = parser.parse_args(arguments)
     if not 1 <= options.pod_octet <= 254:
@@ -44,6 +51,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if not host or not port.isdigit():
         parser.error("--listen must be ADDRESS:PORT")
     options.host, options.port = host, int(port)
+    options.services = {}
+    for entry in options.service:
+        full, _, address = entry.partition("=")
+        namespace, _, name = full.partition("/")
+        if not (namespace and name and address):
+            parser.error("--service must be NAMESPACE/NAME=ADDRESS")
+        options.services[namespace, name] = address
     return options
 
 
@@ -52,7 +66,14 @@ async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     state = options.state.resolve()
     await asyncio.to_thread(check_machine, state / "check")
-    agent = Agent(ApiClient.from_kubeconfig(options.kubeconfig), state, options.pod_octet, options.port, options.name)
+    agent = Agent(
+        ApiClient.from_kubeconfig(options.kubeconfig),
+        state,
+        options.pod_octet,
+        options.port,
+        options.name,
+        options.services,
+    )
     runner = web.AppRunner(application(agent.find, agent.healthy), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,14 +30,24 @@ _PORT_RETRY_SECONDS = 5.0
 
 
 class Agent:
-    """Everything that one node does. `state` is the folder that survives restarts of the node."""
+    """Everything that one node does. `state` is the folder that survives restarts of the node, `services` the addresses
+    of Services, by namespace and name, that this machine serves without a Pod."""
 
-    def __init__(self, api: ApiClient, state: Path, pod_octet: int, port: int, name: str = DEFAULT_NAME) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        state: Path,
+        pod_octet: int,
+        port: int,
+        name: str = DEFAULT_NAME,
+        services: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self.api = api
         self.name = name
         self._pods_directory = state / "pods"
         self._octet = pod_octet
         self._last_address = 0
+        self._fixed = {**(services or {}), ("default", "kubernetes"): api.host}
         self.registration = Registration(api, name, port)
         self._events = Events(api, name)
         self._pods = Reflector(api, "/api/v1/pods", self._pod_changed)
@@ -237,7 +247,7 @@ class Agent:
     # Names and ports.
 
     def _refresh_table(self) -> None:
-        self._table = routing.addresses(self._services.objects.values(), self._pods.objects.values(), self.api.host)
+        self._table = routing.addresses(self._services.objects.values(), self._pods.objects.values(), self._fixed)
 
     async def _keep_routes(self) -> None:
         complete = True

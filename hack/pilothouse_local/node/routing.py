@@ -35,16 +35,19 @@ def backends(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
     return sorted(found, key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]))
 
 
-def addresses(services: Iterable[Obj], pods: Iterable[Obj], apiserver_ip: str) -> dict[tuple[str, str], str]:
-    """(namespace, service) -> the address its names resolve to; Services without a ready Pod have none."""
+def addresses(
+    services: Iterable[Obj], pods: Iterable[Obj], fixed: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
+    """(namespace, service) -> the address its names resolve to; Services without a ready Pod have none.
+
+    `fixed` holds those that no Pod serves, whether they have a Service object or not."""
     by_namespace: dict[str, list[Obj]] = {}
     for pod in pods:
         by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod)
-    table: dict[tuple[str, str], str] = {}
+    table = dict(fixed)
     for service in services:
         key = (service["metadata"]["namespace"], service["metadata"]["name"])
-        if key == ("default", "kubernetes"):
-            table[key] = apiserver_ip
+        if key in fixed:
             continue
         found = backends(service, by_namespace.get(key[0], ()))
         if found:

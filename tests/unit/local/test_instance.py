@@ -49,15 +49,16 @@ def test_settings_are_kept_private_and_read_back(tmp_path: Path) -> None:
 def test_settings_of_an_older_version_get_what_they_lack_and_keep_the_rest(tmp_path: Path) -> None:
     instance = Instance(tmp_path)
     settings, _ = instances.choose(instance, None)
-    raw = {key: value for key, value in asdict(settings).items() if key != "worker_database_password"}
+    made = ("worker_database_password", "vault_database_password")
+    raw = {key: value for key, value in asdict(settings).items() if key not in made}
     instance.settings_file.write_text(json.dumps(raw))
 
     old = instances.load(instance)
     assert old is not None
     new = instances.completed(old)
 
-    assert len(new.worker_database_password) >= 32
-    assert replace(new, worker_database_password="") == old
+    assert all(len(getattr(new, name)) >= 32 for name in made)
+    assert replace(new, worker_database_password="", vault_database_password="") == old
     assert instances.completed(new) is new
 
 

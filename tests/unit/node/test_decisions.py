@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pilothouse_local.node import routing
+from pilothouse_local.node.__main__ import parse
 from pilothouse_local.node.model import ContainerState, Running, Terminated, Waiting
 from pilothouse_local.node.probes import EAGER_SECONDS, ProbeSettings, ProbeState
 from pilothouse_local.node.restarts import Backoff, should_restart
@@ -128,9 +129,24 @@ def test_readiness_gates_and_others_conditions_are_kept() -> None:
 
 def test_services_resolve_to_ready_pods() -> None:
     pods = [pod("a", ready=False, ip="127.9.0.1"), pod("b", ip="127.9.0.2"), pod("c", ip="127.9.0.3", app="x")]
-    assert routing.addresses([service()], pods, "127.0.0.1") == {("acme", "web"): "127.9.0.2"}
+    assert routing.addresses([service()], pods, {}) == {("acme", "web"): "127.9.0.2"}
     leaving = [pod("b", ip="127.9.0.2", deletionTimestamp=NOW)]
-    assert routing.addresses([service()], leaving, "127.0.0.1") == {}
+    assert routing.addresses([service()], leaving, {}) == {}
+
+
+def test_services_that_no_pod_serves_have_the_address_they_are_given() -> None:
+    fixed = {("default", "kubernetes"): "127.0.0.1", ("acme", "web"): "127.9.255.255"}
+    assert routing.addresses([service()], [pod(ip="127.9.0.2")], fixed) == fixed
+    assert routing.addresses([], [], fixed) == fixed
+
+
+def test_the_nodes_command_line_names_such_services() -> None:
+    given = ["--kubeconfig=k", "--state=s", "--pod-octet=9", "--listen=127.0.0.1:1", "--tls-cert=c", "--tls-key=k"]
+    given.append("--client-ca=ca")
+    assert parse([*given, "--service=acme/web=127.9.255.255"]).services == {("acme", "web"): "127.9.255.255"}
+    for wrong in ("web=127.9.255.255", "acme/web", "acme/=1", "/web=1", "acme/web="):
+        with pytest.raises(SystemExit):
+            parse([*given, f"--service={wrong}"])
 
 
 def test_hosts_file_names() -> None:
