@@ -38,6 +38,11 @@ def _number(example: str) -> dict[str, Any]:
     return {"type": "string", "pattern": _NUMBER_PATTERN, "maxLength": 32, "description": description}
 
 
+def _task_number() -> dict[str, Any]:
+    description = "Number of an incident, request, requested item or change, e.g. INC0010001"
+    return {"type": "string", "pattern": "^[A-Za-z]{2,12}[0-9]{3,20}$", "maxLength": 32, "description": description}
+
+
 def _limit(default: int = 10) -> dict[str, Any]:
     return {"type": "integer", "minimum": 1, "maximum": 50, "description": f"Default {default}"}
 
@@ -373,7 +378,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
         tool(
             "attachment.list",
             "List the files that are attached to an incident, request or change.",
-            _schema({"number": _number("INC0010001")}, "number"),
+            _schema({"number": _task_number()}, "number"),
             read,
             returns=_list("attachments", _record(*_ATTACHMENT)),
             keywords=("file", "screenshot", "log"),
@@ -383,7 +388,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             "Attach a text file to an incident, request or change.",
             _schema(
                 {
-                    "number": _number("INC0010001"),
+                    "number": _task_number(),
                     "file_name": _text("For example log.txt", 100, 1),
                     "content": _text("The file's text", _MAX_ATTACHMENT, 1),
                 },
