@@ -22,6 +22,8 @@ from pilothouse_local.instance import Settings
 
 STORES_SECRET = "pilothouse-stores"  # noqa: S105 - the name of a Secret
 SIM_NAMESPACE = "pilothouse-sim"
+PUBLIC_URL = "PILOTHOUSE_PUBLIC_URL"
+"""The variable that tells operator and gateway where people reach the gateway."""
 NAMESPACES = (SYSTEM_NAMESPACE, SIM_NAMESPACE)
 CHECKOUT = Path(__file__).resolve().parents[2]
 _OWNER = ("--field-manager=pilothouse-local",)
@@ -124,10 +126,18 @@ def node_ports(objects: Sequence[Object]) -> list[int]:
 
 
 def move_node_ports(objects: Sequence[Object], ports: Mapping[str, int]) -> None:
-    """Puts this instance's NodePorts in place of those that the objects name."""
+    """Puts this instance's NodePorts in place of those that the objects name, in the gateway's address, too."""
     for port in _service_ports(objects):
         if port.get("nodePort"):
             port["nodePort"] = ports[str(port["nodePort"])]
+    for one in objects:
+        if one.get("kind") != "Deployment":
+            continue
+        for container in one["spec"]["template"]["spec"]["containers"]:
+            for entry in container.get("env") or []:
+                if entry["name"] == PUBLIC_URL:
+                    base, _, wanted = str(entry["value"]).rpartition(":")
+                    entry["value"] = f"{base}:{ports.get(wanted, wanted)}"
 
 
 def _service_ports(objects: Sequence[Object]) -> list[Object]:
