@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pilothouse_api.egress import EgressRule
 from pilothouse_api.workerconfig import ConnectorConfig
-from pilothouse_dataplane.connectors.base import CallContext
+from pilothouse_dataplane.connectors.base import CallContext, Credential, SecretText
 from pilothouse_dataplane.connectors.factory import make_connector
 from pilothouse_dataplane.connectors.toolset import CallReport, Toolset
 from pilothouse_dataplane.core.guard import GuardRegistry
@@ -321,10 +322,8 @@ Get = Callable[[], Any]
 @asynccontextmanager
 async def tools(url: str, **options: Any) -> AsyncIterator[Toolset]:
     settings = {"timeout_seconds": 0.6, "attempts": 1, **options}
-    config = ConnectorConfig(
-        name="jira", type="jira", url=url, auth_mode="UserOAuth", accounts_file="accounts", **settings
-    )
-    connector = make_connector(config, {"accounts": b'{"employee@acme.example": "jira-token-employee"}'})
+    config = ConnectorConfig(name="jira", type="jira", url=url, auth_mode="UserOAuth", **settings)
+    connector = make_connector(config, {}, EgressRule(allow_hosts=("127.0.0.1", "localhost")))
     made = Toolset(
         {"jira": (config, connector)}, GuardRegistry(time.monotonic), clock=time.monotonic, random=lambda: 0.0
     )
@@ -336,7 +335,9 @@ async def tools(url: str, **options: Any) -> AsyncIterator[Toolset]:
 
 async def use(toolset: Toolset, verb: str, arguments: Mapping[str, Any], key: str = "run/s1") -> CallReport:
     tool = next(tool for tool in toolset.tools if tool.name == f"jira.issue.{verb}")
-    return await toolset.call(tool, arguments, CallContext("employee@acme.example", key), time.monotonic() + 10)
+    credential = Credential(SecretText("jira-token-employee"), "employee@acme.example")
+    context = CallContext("employee@acme.example", key, time.monotonic() + 10, credential=credential)
+    return await toolset.call(tool, arguments, context)
 
 
 @asynccontextmanager

@@ -10,7 +10,9 @@ Errors, and who must act::
     ├─ Refused                  the system said no: the user may not, or the argument is wrong
     │  └─ AccountNotLinked      the user must link an account (again)
     │     └─ CredentialRefused  the system no longer takes the credential: a fresh one may do, else the user must act
-    └─ SystemUnavailable        no connection, 429, 5xx, too slow, an unreadable body; retry where it is safe
+    ├─ SystemUnavailable        no connection, 429, 5xx, too slow, an unreadable body; retry where it is safe
+    │  └─ CredentialUnavailable a store of credentials or an authorization server is away, not the system itself
+    └─ InDoubt                  a write may have happened or not, and it can't be found out; the user must look
 """
 
 from __future__ import annotations
@@ -57,6 +59,14 @@ class SystemUnavailable(ConnectorError):
         """Seconds, where the system said so."""
         self.lasting = lasting
         """A person must act first (an address, a certificate): the next try would fail in the same way."""
+
+
+class CredentialUnavailable(SystemUnavailable):
+    """The user's credential could not be had. Nothing was sent, and it says nothing of the system's health."""
+
+
+class InDoubt(ConnectorError):
+    """A write may have happened or not. It is not sent again, so that it can't happen twice."""
 
 
 class SecretText:

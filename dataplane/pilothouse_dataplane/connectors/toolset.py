@@ -30,7 +30,6 @@ from pilothouse_dataplane.connectors.factory import system_of
 from pilothouse_dataplane.connectors.wrappers.audit import AuditSink, LogAudit
 from pilothouse_dataplane.connectors.wrappers.cache import WithCache
 from pilothouse_dataplane.connectors.wrappers.stack import wrap
-from pilothouse_dataplane.connectors.factory import system_of
 from pilothouse_dataplane.core.breaker import settings_of
 from pilothouse_dataplane.core.catalog import Catalog
 from pilothouse_dataplane.core.guard import Guard, GuardRegistry

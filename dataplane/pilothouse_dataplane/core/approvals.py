@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
-from pilothouse_dataplane.core.messages import By, JsonObject
+from pilothouse_api.workerconfig import ApprovalRule, EffectRule
+from pilothouse_dataplane.core.messages import Approver, By, Effect, JsonObject, Tool
 from pilothouse_dataplane.core.provenance import ArgumentOrigin
 
 
@@ -36,6 +38,20 @@ class ApprovalRequest:
     """The values that the user did not write."""
     expires_in: float
     """Seconds."""
+
+
+def under_policy(tool: Tool, short: str, effects: Iterable[EffectRule], approvals: Iterable[ApprovalRule]) -> Tool:
+    """The tool with what its connector's policy says of it. ``short`` is its name without the connector's.
+
+    Of the rules of a kind, the first that matches counts. A destructive tool without a rule waits for the asking user.
+    """
+    effect = next((Effect(rule.effect.lower()) for rule in effects if fnmatchcase(short, rule.match)), tool.effect)
+    approver = Approver(By.USER) if effect is Effect.DESTRUCTIVE else None
+    for rule in approvals:
+        if fnmatchcase(short, rule.match):
+            approver = None if rule.by == "Nobody" else Approver(By(rule.by), rule.group)
+            break
+    return replace(tool, effect=effect, approver=approver)
 
 
 def arguments_hash(tool: str, arguments: JsonObject) -> str:

@@ -99,13 +99,15 @@ def result_json(result: ToolResult) -> dict[str, Any]:
         "summary": result.summary,
         "data": result.data,
         "citations": [[citation.title, citation.url] for citation in result.citations],
+        **({"account": result.account} if result.account else {}),
     }
 
 
 def read_result(body: dict[str, Any]) -> ToolResult:
     """What ``result_json`` made. Raises KeyError, ValueError."""
     citations = tuple(Citation(*pair) for pair in body["citations"])
-    return ToolResult(Outcome(body["outcome"]), body["summary"], body["data"], citations)
+    account = body.get("account", "")  # entries of an older worker have none
+    return ToolResult(Outcome(body["outcome"]), body["summary"], body["data"], citations, account)
 
 
 def replay(

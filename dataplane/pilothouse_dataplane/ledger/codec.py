@@ -90,7 +90,8 @@ def run_of(run_id: str, row: JsonRow) -> NewRun:
 def result_json(result: ToolResult) -> str:
     """``outcome`` has a column of its own."""
     citations = [[citation.title, citation.url] for citation in result.citations]
-    return to_json({"summary": result.summary, "data": result.data, "citations": citations})
+    account = {"account": result.account} if result.account else {}
+    return to_json({"summary": result.summary, "data": result.data, "citations": citations, **account})
 
 
 def _result_of(row: JsonRow) -> ToolResult | None:
@@ -98,7 +99,9 @@ def _result_of(row: JsonRow) -> ToolResult | None:
         return None
     kept = row["result"] if isinstance(row["result"], dict) else {}
     citations = tuple(Citation(title, url) for title, url in kept.get("citations", ()))
-    return ToolResult(Outcome(row["outcome"]), kept.get("summary", ""), kept.get("data"), citations)
+    return ToolResult(
+        Outcome(row["outcome"]), kept.get("summary", ""), kept.get("data"), citations, kept.get("account", "")
+    )
 
 
 def write_of(row: JsonRow) -> WriteRecord:

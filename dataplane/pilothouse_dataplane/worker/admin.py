@@ -101,9 +101,9 @@ async def _replay(
 
 
 async def _send(runtime: Runtime, letter: DeadLetterRecord, tool: Tool, deadline: float, *, force: bool) -> ToolResult:
-    context = CallContext(letter.asker.email, letter.key)
+    context = CallContext(letter.asker.email, letter.key, deadline)
     if letter.in_doubt or letter.attempts:
-        settled = await runtime.toolset.settle(tool, letter.arguments, context, deadline)
+        settled = await runtime.toolset.settle(tool, letter.arguments, context)
         if settled.result is not None:
             return settled.result
         if not settled.absent and letter.in_doubt and not force:
@@ -112,7 +112,7 @@ async def _send(runtime: Runtime, letter: DeadLetterRecord, tool: Tool, deadline
                 "then force the replay, or discard it."
             )
             return ToolResult(Outcome.UNKNOWN, message)
-    return (await runtime.toolset.call(tool, letter.arguments, context, deadline)).result
+    return (await runtime.toolset.call(tool, letter.arguments, context)).result
 
 
 async def _open_letter(runtime: Runtime, id: str) -> DeadLetterRecord:

@@ -16,7 +16,7 @@ from pilothouse_dataplane.core.timing import Cause
 from pilothouse_dataplane.ledger.base import Fenced
 from pilothouse_dataplane.worker.clock import RunClock
 from pilothouse_dataplane.worker.telling import Teller
-from pilothouse_dataplane.worker.tracing import RunSpans
+from pilothouse_dataplane.worker.tracing import ACCOUNT, RunSpans
 from pilothouse_dataplane.worker.writes import Writes
 
 _log = structlog.get_logger()
@@ -98,6 +98,8 @@ class Calls:
         try:
             result = await work
             error = "" if result.outcome is Outcome.SUCCEEDED else result.outcome.value
+            if result.account:
+                span.set({ACCOUNT: result.account})
             self._put(ToolFinished(step.id, result, step.serial))
         except Fenced:
             error = "fenced"
@@ -109,9 +111,9 @@ class Calls:
 
     async def _read(self, step: Step, key: str) -> ToolResult:
         assert step.tool is not None  # only steps with a tool are started
-        context = CallContext(self._user_email, key)
+        context = CallContext(self._user_email, key, self._clock.deadline)
         try:
-            report = await self._toolset.call(step.tool, step.arguments, context, self._clock.deadline)
+            report = await self._toolset.call(step.tool, step.arguments, context)
         except Exception:
             _log.exception("tool call failed", tool=step.name)
             return ToolResult(Outcome.FAILED, f"{step.title} failed.")

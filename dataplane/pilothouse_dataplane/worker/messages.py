@@ -91,13 +91,14 @@ def step_started(step: Step) -> agent.StepStarted:
     return agent.StepStarted(step_id=step.id, tool=step.name, summary=step_summary(step.name, step.arguments))
 
 
-def step_finished(step: Step, outcome: Outcome, summary: str, seconds: float) -> agent.StepFinished:
+def step_finished(step: Step, outcome: Outcome, summary: str, seconds: float, account: str = "") -> agent.StepFinished:
     return agent.StepFinished(
         step_id=step.id,
         tool=step.name,
         outcome=OUTCOMES[outcome],
         summary=summary,
         duration_ms=round(seconds * 1000),
+        account=account,
     )
 
 

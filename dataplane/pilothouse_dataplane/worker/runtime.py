@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import structlog
 from redis.exceptions import RedisError
@@ -190,11 +191,18 @@ def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelPr
     return AnthropicProvider(config.name, config.base_url, key)
 
 
+def link_page(public_url: str) -> Callable[[str], str] | None:
+    """Where a user links her account of a connector; None where nobody can tell the gateway's address."""
+    if not public_url:
+        return None
+    return lambda connector: f"{public_url.rstrip('/')}/accounts?connect={quote(connector, safe='')}"
+
+
 def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeeper) -> Runtime:
     """Make everything that a configuration names. Connects to nothing yet. Raises ConfigError."""
     config = loaded.config
     try:
-        connectors = {c.name: (c, make_connector(c, loaded.files)) for c in config.connectors}
+        connectors = {c.name: (c, make_connector(c, loaded.files, config.egress)) for c in config.connectors}
     except ConnectorConfigError as error:
         raise ConfigError(str(error)) from error
     stores = keeper.get(loaded)
@@ -206,7 +214,15 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         config=config,
         hash=loaded.hash,
         models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter),
-        toolset=Toolset(connectors, guards, clock=time.monotonic, random=jitter),
+        toolset=Toolset(
+            connectors,
+            guards,
+            clock=time.monotonic,
+            random=jitter,
+            sources={},
+            link_url=link_page(config.public_url),
+            tenant=config.tenant,
+        ),
         memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),
         events=stores.events,
         ledger=stores.ledger,

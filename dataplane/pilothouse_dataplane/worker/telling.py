@@ -21,8 +21,9 @@ class Teller:
         self._outlet = outlet
         self._sink = sink
         self._began: dict[str, float] = {}
-        self._ended: dict[str, tuple[Outcome, str, float]] = {}
-        """By step: how it ended, its summary, the seconds it took. A message would take a kilobyte."""
+        self._ended: dict[str, tuple[Outcome, str, float, str]] = {}
+        """By step: how it ended, its summary, the seconds it took, as whom it was done. A message would take a
+        kilobyte."""
         self._planning_since: float | None = None
 
     def planning(self) -> None:
@@ -52,14 +53,14 @@ class Teller:
         """``summary`` stands for the result's own."""
         now = time.monotonic()
         took = now - self._began.pop(step.id, now)
-        ended = self._ended[step.id] = (result.outcome, summary or result.summary, took)
+        ended = self._ended[step.id] = (result.outcome, summary or result.summary, took, result.account)
         self._tell_finished(wire.step_finished(step, *ended))
 
     def took_over(self, steps: Iterable[Step]) -> None:
         """These ended on another worker."""
         for step in steps:
             if step.result is not None:
-                self._ended[step.id] = (step.result.outcome, step.result.summary, 0.0)
+                self._ended[step.id] = (step.result.outcome, step.result.summary, 0.0, step.result.account)
 
     def resumed(self, worker: str, revision: str, reason: str, steps: tuple[Step, ...]) -> None:
         """Where the run stands: what has ended, then what is still planned."""

@@ -48,6 +48,8 @@ SESSION = "pilothouse.session.id"
 TENANT = "pilothouse.tenant"
 REVISION = "pilothouse.revision"
 STEP = "pilothouse.step.id"
+ACCOUNT = "pilothouse.account"
+"""As whom a system was asked."""
 
 Attributes = Mapping[str, str | int | float | bool]
 

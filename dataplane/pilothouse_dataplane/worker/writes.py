@@ -102,7 +102,7 @@ class Writes:
         self._away[step.id] = write_key
         attempts, breaker = 0, ""
         try:
-            report = await self._toolset.call(step.tool, step.arguments, self._context(write_key), self._deadline)
+            report = await self._toolset.call(step.tool, step.arguments, self._context(write_key))
             result, attempts, breaker = report.result, report.attempts, report.breaker_state
         except Exception:
             _log.exception("tool call failed", tool=step.name)
@@ -115,7 +115,7 @@ class Writes:
         assert step.tool is not None
         self._away[step.id] = write_key
         try:
-            settled = await self._toolset.settle(step.tool, step.arguments, self._context(write_key), self._deadline)
+            settled = await self._toolset.settle(step.tool, step.arguments, self._context(write_key))
         except Exception:
             _log.exception("a write could not be looked up", tool=step.name)
             settled = None
@@ -169,7 +169,7 @@ class Writes:
         return all(await asyncio.gather(*self._burials))
 
     def _context(self, write_key: str) -> CallContext:
-        return CallContext(self._run.asker.email, write_key)
+        return CallContext(self._run.asker.email, write_key, self._deadline)
 
     def _judge(self, step: Step, write_key: str, result: ToolResult, attempts: int, breaker: str) -> ToolResult:
         self._away.pop(step.id, None)

@@ -55,7 +55,7 @@ def fake_connector(**changes: Any) -> Json:
     """The connector ``fake``; its look-ups prove absence after a tenth of a second."""
     return {
         "name": "fake",
-        "type": "jira",
+        "type": "openapi",
         "url": "http://127.0.0.1:9",
         "auth_mode": "UserOAuth",
         "timeout_seconds": 0.1,
@@ -145,7 +145,7 @@ class FakeTenant:
             config=config,
             hash=hash,
             models=ModelGateway(config.route, {"local": self.model}, guards, clock=time.monotonic, random=lambda: 0.5),
-            toolset=Toolset(connectors, guards, clock=time.monotonic, random=lambda: 0.5),
+            toolset=Toolset(connectors, guards, clock=time.monotonic, random=lambda: 0.5, tenant=config.tenant),
             memory=self.memory,
             events=self.sink,
             ledger=ledger or MemoryLedger(self.store, worker),
