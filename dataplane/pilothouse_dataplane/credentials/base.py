@@ -60,7 +60,8 @@ class AccountStore(Protocol):
     async def get(self, user: str, connector: str) -> LinkedAccount | None: ...
 
     async def put(self, user: str, connector: str, account: LinkedAccount) -> bool:
-        """False: somebody else has written since ``account.version`` was read; nothing was changed."""
+        """False: somebody else has written since ``account.version`` was read; nothing was changed. True: it stands
+        there; where it replaced version N, as version N + 1."""
         ...
 
     async def delete(self, user: str, connector: str) -> bool:
@@ -76,5 +77,5 @@ class SecretStore(Protocol):
     """The tenant's own secrets: what OAuth apps and service accounts need."""
 
     def get(self, secret: str, key: str) -> SecretText:
-        """As last read. Raises KeyError where it is not there."""
+        """As last read. Raises KeyError where it is not there, StoreUnavailable where nothing was ever read."""
         ...
