@@ -100,13 +100,15 @@ class JsonClient:
         base_url: str = "",
         scheme: str = "Bearer",
         max_body_bytes: int = _MAX_BODY_BYTES,
+        raw: bool = False,
     ) -> JsonResponse:
         """One request. Raises SystemUnavailable; a status that is not 2xx is returned for the caller to read.
 
         ``path`` must be made of checked parts only (``quote(part, safe="")``): it is not quoted again. ``body`` is sent
         as JSON, ``form`` URL-encoded, ``content`` as it is, with its media type. ``base_url`` replaces the client's
         own, for systems that say with the token where it is good; it is held against the egress rule.
-        ``max_body_bytes`` is the most that is read of the answer, for calls whose answers are known to be large.
+        ``max_body_bytes`` is the most that is read of the answer, for calls whose answers are known to be large;
+        ``raw``: it is given as bytes, of whatever media type.
         """
         base = base_url.rstrip("/") or self.base_url
         if (why := refused_url(base, self.egress)) is not None:
@@ -133,7 +135,7 @@ class JsonClient:
                     allow_redirects=False,  # the token goes to the configured address only
                 )
                 try:
-                    return await self._read(response, max_body_bytes)
+                    return await self._read(response, max_body_bytes, raw)
                 finally:
                     # closes the connection at once, except where the body was read to its end
                     response.close()
@@ -185,7 +187,7 @@ class JsonClient:
     def _unreadable(self, what: str) -> SystemUnavailable:
         return SystemUnavailable(f"{self.system} sent {what}, which can't be used.", may_have_acted=True)
 
-    async def _read(self, response: aiohttp.ClientResponse, max_body_bytes: int) -> JsonResponse:
+    async def _read(self, response: aiohttp.ClientResponse, max_body_bytes: int, as_bytes: bool) -> JsonResponse:
         # 300 may be an answer of its own, "several match" (RFC 9110, 15.4.1), which the caller reads
         if 300 < response.status < 400:
             raise SystemUnavailable(
@@ -202,6 +204,8 @@ class JsonClient:
             raw += chunk
             if len(raw) > max_body_bytes:
                 raise self._too_much(response, max_body_bytes)
+        if as_bytes:
+            return JsonResponse(response.status, bytes(raw), after, response.headers)
         if not raw:
             return JsonResponse(response.status, None, after, response.headers)
         if response.content_type != "application/json" and not response.content_type.endswith("+json"):
