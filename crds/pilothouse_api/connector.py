@@ -12,6 +12,7 @@ from pilothouse_api.meta import (
     Column,
     Duration,
     Int,
+    KeyRef,
     Kind,
     LocalRef,
     Model,
@@ -44,6 +45,28 @@ class OAuth(Model):
             {"name": "acme-jira-oauth"},
         ),
     ] = None
+    authorization_url: Annotated[
+        HTTPURL | None,
+        about(
+            "Where users grant access. Unset: the vendor's own path under spec.url; openapi and mcp have none.",
+            "https://auth.atlassian.com/authorize",
+        ),
+    ] = None
+    token_url: Annotated[
+        HTTPURL | None,
+        about(
+            "Where codes and refresh tokens become access tokens. Unset: as with authorizationURL.",
+            "https://auth.atlassian.com/oauth/token",
+        ),
+    ] = None
+    revocation_url: Annotated[
+        HTTPURL | None,
+        about(
+            "Where tokens are revoked when a user unlinks her account (RFC 7009). Unset: the vendor's own path, and "
+            "none beside an authorizationURL that is set.",
+            "https://acme.okta.example/oauth2/v1/revoke",
+        ),
+    ] = None
     scopes: Annotated[
         tuple[Scope, ...],
         about("What users are asked to grant.", ["read:jira-work", "write:jira-work"], max_length=64),
@@ -64,11 +87,24 @@ class OAuth(Model):
             message="no user could link an account: set clientSecretRef, linkedAccountsSecretRef, or both",
             holds=lambda oauth: bool(oauth.client_secret_ref or oauth.linked_accounts_secret_ref),
         ),
+        Rule(
+            cel="has(self.authorizationURL) == has(self.tokenURL)",
+            message="authorizationURL and tokenURL are one server's: set both, or neither for the vendor's own",
+            holds=lambda oauth: (oauth.authorization_url is None) == (oauth.token_url is None),
+        ),
     )
 
 
 class TokenExchange(Model):
     """The user's sign-in token is exchanged for one of the external system (RFC 8693, or Entra's on-behalf-of)."""
+
+    grant: Annotated[
+        Literal["RFC8693", "EntraOnBehalfOf"],
+        about(
+            "What the authorization server speaks: token exchange, or Microsoft Entra's on-behalf-of.",
+            "RFC8693",
+        ),
+    ] = "RFC8693"
 
     token_url: Annotated[
         HTTPURL, about("Token endpoint of the authorization server.", "https://login.acme.example/oauth2/token")
@@ -158,12 +194,16 @@ class Auth(Model):
 
 
 class Approval(Model):
-    """Tools that wait for a person's yes."""
+    """Tools that wait for a person's yes, or that do not although they destroy."""
 
     match: Annotated[ToolGlob, about("Tools, by name or glob.", "issue.delete")]
     by: Annotated[
-        Literal["User", "Manager", "Group"],
-        about("Who decides: the asking user, her manager, or anybody of group.", "User"),
+        Literal["User", "Manager", "Group", "Nobody"],
+        about(
+            "Who decides: the asking user, her manager, or anybody of group. Nobody: what matches is done without "
+            "asking, even what destroys.",
+            "User",
+        ),
     ] = "User"
     group: Annotated[
         str | None,
@@ -184,6 +224,20 @@ class Approval(Model):
     )
 
 
+class EffectOverride(Model):
+    """What tools do, where the connector's own word is not to be taken."""
+
+    match: Annotated[ToolGlob, about("Tools, by name or glob.", "reports.run")]
+    effect: Annotated[
+        Literal["Read", "Write", "Destructive"],
+        about(
+            "Read: changes nothing, so it is repeated and kept freely. Write: is sent once. Destructive: waits for a "
+            "person's yes, unless an approval says otherwise.",
+            "Read",
+        ),
+    ]
+
+
 class Tools(Model):
     """What the agent may call. Names are without the connector's own prefix."""
 
@@ -196,11 +250,31 @@ class Tools(Model):
         ),
         ListOf(),
     ] = ("*",)
+    deny: Annotated[
+        tuple[ToolGlob, ...],
+        about(
+            "Tools that the agent may not call, by name or glob, even where allow names them.",
+            ["issue.delete"],
+            max_length=128,
+        ),
+        ListOf(),
+    ] = ()
     approvals: Annotated[
         tuple[Approval, ...],
         about(
-            "Tools that wait for a person's yes; the first entry that matches a tool says whose.",
+            "Tools that wait for a person's yes; the first entry that matches a tool says whose. What destroys and "
+            "matches none waits for the asking user.",
             [{"match": "issue.delete", "by": "User"}],
+            max_length=128,
+        ),
+        ListOf("match"),
+    ] = ()
+    effects: Annotated[
+        tuple[EffectOverride, ...],
+        about(
+            "What tools do, where the connector's own word (for openapi, the HTTP method's) is not to be taken; the "
+            "first entry that matches counts.",
+            [{"match": "reports.run", "effect": "Read"}],
             max_length=128,
         ),
         ListOf("match"),
@@ -264,12 +338,98 @@ class Breaker(Model):
     )
 
 
+class RateLimit(Model):
+    """A bound below the system's own, so that people and other programs have their share of it."""
+
+    requests_per_minute: Annotated[
+        Int, about("Most calls a minute of one worker; more of them wait.", 120, ge=1, le=1_000_000)
+    ]
+
+
 class Resilience(Model):
     """What happens when the external system is slow or fails."""
 
     timeout: Annotated[Duration, about("Longest time for one call.", "2s")] = "5s"
     retry: Annotated[Retry, about("Tries of a call that is safe to repeat.")] = Retry()
     breaker: Annotated[Breaker, about("When to stop calling a system that fails or is slow.")] = Breaker()
+    rate_limit: Annotated[
+        RateLimit | None,
+        about("Most calls a minute. Unset: only the system's own limits count.", {"requestsPerMinute": 120}),
+    ] = None
+
+
+class ReadCache(Model):
+    """Results of reads that serve the same user again."""
+
+    ttl: Annotated[
+        Duration, about("How long; what changes in the system meanwhile is not seen, so a short one is best.", "15s")
+    ]
+
+
+_ONE_DOCUMENT = "has(self.{}) ? 1 : 0"
+
+
+class Document(Model):
+    """An OpenAPI document, version 3, in JSON or YAML. Exactly one of the three says where it is."""
+
+    url: Annotated[
+        HTTPURL | None,
+        about(
+            "Address from which the workers fetch it, without a credential.", "https://api.acme.example/openapi.json"
+        ),
+    ] = None
+    config_map_key_ref: Annotated[
+        KeyRef | None, about("Key of a ConfigMap that holds it.", {"name": "acme-kb-api", "key": "openapi.json"})
+    ] = None
+    secret_key_ref: Annotated[
+        KeyRef | None, about("Key of a Secret that holds it.", {"name": "acme-kb-api", "key": "openapi.json"})
+    ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=" + ".join(f"({_ONE_DOCUMENT.format(name)})" for name in ("url", "configMapKeyRef", "secretKeyRef"))
+            + " == 1",
+            message="the document is in one place: set exactly one of url, configMapKeyRef and secretKeyRef",
+            holds=lambda document: (
+                sum(part is not None for part in (document.url, document.config_map_key_ref, document.secret_key_ref))
+                == 1
+            ),
+        ),
+    )
+
+
+OperationGlob = Annotated[
+    str,
+    Field(max_length=128),
+    matches("[!-~]+", "must be an operation's id or a glob over ids without spaces, such as get* or listArticles"),
+]
+
+
+class OpenAPI(Model):
+    """An API that an OpenAPI document describes; each operation is a tool."""
+
+    document: Annotated[
+        Document,
+        about("Where the document is.", {"configMapKeyRef": {"name": "acme-kb-api", "key": "openapi.json"}}),
+    ]
+    operations: Annotated[
+        tuple[OperationGlob, ...],
+        about("Operations that become tools, by id or glob.", ["get*", "listArticles"], max_length=256, min_length=1),
+        ListOf(),
+    ] = ("*",)
+
+
+_LINKING_CEL = "has(self.auth.oauth) && has(self.auth.oauth.clientSecretRef)"
+
+
+def _links_without_address(spec: ConnectorSpec) -> bool:
+    oauth = spec.auth.oauth
+    return (
+        spec.type in ("openapi", "mcp")
+        and oauth is not None
+        and oauth.client_secret_ref is not None
+        and oauth.authorization_url is None
+    )
 
 
 class ConnectorSpec(Model):
@@ -280,7 +440,7 @@ class ConnectorSpec(Model):
     url: Annotated[
         HTTPURL,
         about(
-            "Address of the system; for openapi, of its OpenAPI document; for mcp, of the server's endpoint.",
+            "Address of the system; for openapi, the base address of the API; for mcp, of the server's endpoint.",
             "https://acme.example/jira",
         ),
     ]
@@ -292,8 +452,44 @@ class ConnectorSpec(Model):
         ),
     ]
     tools: Annotated[Tools, about("What the agent may call, and what waits for a person's yes.")] = Tools()
-    resilience: Annotated[Resilience, about("Timeout, retries and circuit breaker.")] = Resilience()
+    resilience: Annotated[Resilience, about("Timeout, retries, circuit breaker and rate limit.")] = Resilience()
+    cache: Annotated[
+        ReadCache | None,
+        about("Use a read's result again for the same user. Unset: each read asks the system.", {"ttl": "15s"}),
+    ] = None
+    openapi: Annotated[
+        OpenAPI | None,
+        about(
+            "With type openapi, and only then: the document, and what of it is used.",
+            {"document": {"configMapKeyRef": {"name": "acme-kb-api", "key": "openapi.json"}}},
+        ),
+    ] = None
+    api_version: Annotated[
+        str | None,
+        about(
+            "With type salesforce: the API's version. Unset: the one that this release knows.", "v66.0", max_length=8
+        ),
+        matches(r"v[0-9]{2,3}\.0", "must be a version of Salesforce's API, such as v66.0"),
+    ] = None
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.type == 'openapi') == has(self.openapi)",
+            message="openapi goes with type openapi and with no other: set openapi.document, or remove openapi",
+            holds=lambda spec: (spec.type == "openapi") == (spec.openapi is not None),
+        ),
+        Rule(
+            cel="self.type == 'salesforce' || !has(self.apiVersion)",
+            message="apiVersion goes with type salesforce and with no other: remove it",
+            holds=lambda spec: spec.type == "salesforce" or spec.api_version is None,
+        ),
+        Rule(
+            cel=f"!(self.type in ['openapi', 'mcp'] && {_LINKING_CEL} && !has(self.auth.oauth.authorizationURL))",
+            message="openapi and mcp have no authorization server of their own: "
+            "set auth.oauth.authorizationURL and tokenURL",
+            holds=lambda spec: not _links_without_address(spec),
+        ),
+    )
     transitions: ClassVar[tuple[Transition, ...]] = (
         immutable("tenantRef", "tenant_ref", "delete this Connector and create one for the other tenant"),
         immutable("type", "type", "delete this Connector and create one of the other type under another name"),
@@ -302,6 +498,10 @@ class ConnectorSpec(Model):
 
 class ConnectorStatus(Status):
     """What the connector is."""
+
+    tools: Annotated[
+        Int | None, about("Tools that the agent may call, as a worker that has loaded it counts them.", 12, ge=0)
+    ] = None
 
 
 class Connector(Kind):
@@ -314,7 +514,9 @@ class Connector(Kind):
         Column(name="Tenant", path=".spec.tenantRef.name", description="The Tenant whose agent uses it."),
         Column(name="Type", path=".spec.type", description="The external system's kind."),
         Column(name="Auth", path=".spec.auth.mode", description="As whom the agent acts."),
-        condition_column("Ready", "Ready", "status", "True: every worker has loaded it."),
+        condition_column("Ready", "Ready", "status", "True: every worker has loaded it and can use it."),
+        condition_column("Reachable", "Reachable", "status", "True: a worker reached the system when it last tried."),
+        Column(name="Tools", path=".status.tools", type="integer", description="Tools that the agent may call."),
         condition_column("Reason", "Ready", "reason", "Why it is ready or not."),
         Column(name="URL", path=".spec.url", description="Address of the system.", wide=True),
         condition_column("Message", "Ready", "message", "What to do.", wide=True),

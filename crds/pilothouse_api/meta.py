@@ -187,6 +187,16 @@ class LocalRef(Model):
     name: Annotated[ObjectName, about("Name of the object, in the namespace of this one.", "acme-jira")]
 
 
+class KeyRef(LocalRef):
+    """One key of another object in the same namespace."""
+
+    key: Annotated[
+        str,
+        about("The key whose content counts.", "openapi.json", max_length=253),
+        matches(r"[A-Za-z0-9_.-]+", "must be a key of the object: letters, digits, '-', '_' and '.'"),
+    ]
+
+
 class Condition(Model):
     """One aspect of the object's state, as Kubernetes' own kinds tell theirs."""
 

@@ -31,6 +31,23 @@ CONFIG_DIR = "/etc/pilothouse/config"
 files."""
 
 
+VAULT_AUDIENCE = "vault"
+"""Audience of the tokens that Pods show to Vault."""
+VAULT_TOKEN_DIR = "/var/run/secrets/pilothouse/vault"  # noqa: S105 - a path
+VAULT_TOKEN_FILE = f"{VAULT_TOKEN_DIR}/token"
+"""Where a Pod that uses Vault finds its ServiceAccount token for it."""
+
+
+def account_keys(tenant: str) -> str:
+    """Name of the Secret with the keys that seal a tenant's linked accounts (backend Kubernetes)."""
+    return f"{tenant}-account-keys"
+
+
+def document_file(connector: str) -> str:
+    """File name under ``CONFIG_DIR`` of a Connector's OpenAPI document."""
+    return f"document.{connector}"
+
+
 def secret_file(secret: str, key: str) -> str:
     """File name under ``CONFIG_DIR`` of one key of a Secret that the tenant's objects refer to."""
     return f"secret.{secret}.{key}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from pilothouse_api.meta import (
     AGE,
     HTTPSURL,
@@ -159,12 +161,40 @@ class Limits(Model):
     ] = None
 
 
+MountPath = Annotated[
+    str,
+    Field(max_length=128),
+    matches(
+        "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+        "must be a mount's path of letters, digits, '-' and '_' without a '/' at its ends, such as kv or teams/kv",
+    ),
+]
+
+
 class Vault(Model):
     """A Vault (or OpenBao) server that holds the tenant's credentials."""
 
     address: Annotated[HTTPURL, about("Address of the server.", "https://vault.acme.example:8200")]
-    mount: Annotated[str, about("Path of the KV v2 engine.", "kv", min_length=1, max_length=253)] = "kv"
-    role: Annotated[str, about("Role for Kubernetes authentication.", "acme", min_length=1, max_length=253)]
+    mount: Annotated[MountPath, about("Path of the KV v2 engine.", "kv")] = "kv"
+    auth_mount: Annotated[MountPath, about("Path of the Kubernetes auth method.", "kubernetes")] = "kubernetes"
+    role: Annotated[
+        str,
+        about(
+            "Role for Kubernetes authentication. The operator makes it, for this Tenant's workers alone: no two "
+            "Tenants may share one.",
+            "acme",
+            max_length=128,
+        ),
+        matches(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", "must be a role's name, such as acme"),
+    ]
+    ca_secret_ref: Annotated[
+        LocalRef | None,
+        about(
+            "Secret whose key ca.crt holds the authority that signed the server's certificate (PEM). Unset: one that "
+            "the image trusts.",
+            {"name": "acme-vault-ca"},
+        ),
+    ] = None
 
 
 class Credentials(Model):
@@ -172,7 +202,11 @@ class Credentials(Model):
 
     backend: Annotated[
         Literal["Kubernetes", "Vault"],
-        about("Kubernetes: Secrets in this namespace. Vault: the server below.", "Vault"),
+        about(
+            "Kubernetes: Secrets in this namespace; accounts that users link are sealed in the database. Vault: the "
+            "server below, for both.",
+            "Vault",
+        ),
     ] = "Kubernetes"
     vault: Annotated[Vault | None, about("The Vault server; with backend Vault, and only then.")] = None
 
@@ -237,6 +271,9 @@ class Tenant(Kind):
         Column(name="Workers", path=".status.workers", type="integer", description="Workers that shall run."),
         Column(name="Revision", path=".status.revision", description="The agent revision that new sessions get."),
         Column(name="Route", path=".spec.agent.modelRouteRef.name", description="The agent's ModelRoute.", wide=True),
+        condition_column(
+            "Credentials", "CredentialsReady", "status", "True: the workers can read and keep credentials.", wide=True
+        ),
         Column(name="Config", path=".status.configHash", description="Digest of the configuration.", wide=True),
         condition_column("Message", "Ready", "message", "What to do.", wide=True),
         AGE,

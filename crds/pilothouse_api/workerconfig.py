@@ -195,6 +195,7 @@ class VaultConfig(_Frozen):
     token_file: str
     """The Pod's ServiceAccount token for this Vault, renewed by the kubelet."""
     ca_file: str = ""
+    """File under ``CONFIG_DIR`` with the authority of the server's certificate; "": those that the image trusts."""
 
 
 class CredentialsConfig(_Frozen):

@@ -10,6 +10,8 @@ from pilothouse_operator.core.resources import Json
 
 ACCEPTED = "Accepted"
 RESOLVED_REFS = "ResolvedRefs"
+REACHABLE = "Reachable"
+CREDENTIALS_READY = "CredentialsReady"
 READY = "Ready"
 
 AS_SPECIFIED = "AsSpecified"
@@ -41,6 +43,23 @@ def passed(type_: str, reason: str, message: str) -> Finding:
 def failed(type_: str, reason: str, message: str) -> Finding:
     """A condition that does not hold, with what happened and what to do."""
     return Finding(type_, False, reason, message)
+
+
+def unknown(type_: str, reason: str, message: str) -> Finding:
+    """A condition of which nobody can say whether it holds."""
+    return Finding(type_, False, reason, message, unknown=True)
+
+
+def kept(raw: Json, type_: str) -> Finding | None:
+    """What the object's status says already, where it was said of this very generation."""
+    for condition in (raw.get("status") or {}).get("conditions") or []:
+        if condition.get("type") != type_:
+            continue
+        if condition.get("observedGeneration") != raw["metadata"].get("generation"):
+            return None
+        status = condition.get("status")
+        return Finding(type_, status == "True", condition["reason"], condition["message"], unknown=status == "Unknown")
+    return None
 
 
 def timestamp(now: datetime) -> str:

@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 
 from pilothouse_api import Connector, ModelRoute, Tenant, names, parse_duration
-from pilothouse_api.connector import Breaker
+from pilothouse_api.connector import Breaker, ConnectorSpec
+from pilothouse_api.egress import EgressRule
+from pilothouse_api.meta import LocalRef
 from pilothouse_api.tenant import AgentTemplate
 from pilothouse_api.workerconfig import (
     AgentConfig,
     ApprovalRule,
     BreakerConfig,
     ConnectorConfig,
+    CredentialsConfig,
+    EffectRule,
+    JWTBearerConfig,
+    OAuthConfig,
+    OpenAPIConfig,
     ProviderConfig,
     RouteConfig,
+    SecretValue,
+    ServiceAccountConfig,
     TargetConfig,
+    TokenExchangeConfig,
+    VaultConfig,
     WorkerConfig,
     digest,
 )
+from pilothouse_operator.core.oauth import endpoints
 from pilothouse_operator.core.refs import (
     ACCOUNTS_KEY,
     API_KEY,
+    CA_KEY,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    PRIVATE_KEY,
     TOKEN_KEY,
     SecretNeed,
     Secrets,
+    connector_needs,
+    document_need,
     route_needs,
 )
 
@@ -52,6 +70,37 @@ class Stores:
 
 
 @dataclass(frozen=True)
+class Platform:
+    """What is the same for all tenants; from the operator's own settings."""
+
+    image: str
+    pull_policy: str
+    stores: Stores
+    system_namespace: str = names.SYSTEM_NAMESPACE
+    egress: EgressRule = field(default_factory=EgressRule)
+    """What connectors may reach beyond the public internet; each tenant's own namespace is added."""
+    public_url: str = ""
+    """Where people reach the gateway, without a slash at its end."""
+    vault_addresses: tuple[str, ...] = ()
+    """Vault servers at which the operator writes policies and roles. It shows its own token to no other: a Tenant
+    could name a server that keeps it."""
+
+    def egress_of(self, namespace: str) -> EgressRule:
+        """The rule for a tenant in that namespace."""
+        return self.egress.model_copy(update={"namespace": namespace})
+
+
+@dataclass(frozen=True)
+class Given:
+    """Content that the kinds refer to, of one namespace."""
+
+    secrets: Secrets = field(default_factory=dict)
+    config_maps: Secrets = field(default_factory=dict)
+    account_keys: Mapping[str, bytes] = field(default_factory=dict)
+    """``key.N`` → content, of the keys that seal linked accounts; only those that can be used."""
+
+
+@dataclass(frozen=True)
 class Built:
     """One tenant's configuration."""
 
@@ -71,10 +120,11 @@ def revision_of(tenant: Tenant, image: str) -> str:
 
 
 def build(
-    tenant: Tenant, route: ModelRoute, connectors: Iterable[Connector], secrets: Secrets, stores: Stores, image: str
+    tenant: Tenant, route: ModelRoute, connectors: Iterable[Connector], given: Given, platform: Platform
 ) -> Built:
-    """The configuration; every Secret that the route and the connectors need must be in ``secrets``."""
+    """The configuration; all that the route and the connectors need must be in ``given``."""
     chosen = sorted(connectors, key=lambda connector: connector.metadata.name)
+    image = tenant.spec.agent.image or platform.image
     config = WorkerConfig(
         tenant=tenant.metadata.name,
         namespace=tenant.metadata.namespace,
@@ -83,29 +133,63 @@ def build(
         agent=_agent(tenant.spec.agent),
         route=_route(route),
         connectors=tuple(_connector(connector) for connector in chosen),
+        credentials=_credentials(tenant, given),
+        egress=platform.egress_of(tenant.metadata.namespace),
+        public_url=platform.public_url,
         short_term_ttl_seconds=int(parse_duration(tenant.spec.memory.short_term_ttl)),
         concurrent_runs=tenant.spec.limits.concurrent_runs,
     )
     files = {
         CONFIG_FILE: config.model_dump_json().encode(),
-        REDIS_FILE: stores.redis_url.encode(),
-        DATABASE_FILE: stores.database_url.encode(),
+        REDIS_FILE: platform.stores.redis_url.encode(),
+        DATABASE_FILE: platform.stores.database_url.encode(),
     }
-    for need in (*route_needs(route), *_file_needs(chosen)):
-        files[names.secret_file(need.secret, need.key)] = secrets[need.secret][need.key]
+    authority = _authority(tenant, given)
+    needs = (*route_needs(route), *_file_needs(tenant, chosen), *((authority,) if authority else ()))
+    for need in needs:
+        files[names.secret_file(need.secret, need.key)] = given.secrets[need.secret][need.key]
+    for connector in chosen:
+        document = document_need(connector)
+        if document is not None:
+            place = given.secrets if document.kind == "Secret" else given.config_maps
+            files[names.document_file(connector.metadata.name)] = place[document.secret][document.key]
+    for key, content in given.account_keys.items():
+        files[names.secret_file(names.account_keys(tenant.metadata.name), key)] = content
     return Built(config, files)
 
 
-def _file_needs(connectors: Sequence[Connector]) -> list[SecretNeed]:
-    """Only what the configuration names: an OAuth app's own secret is no business of a worker."""
-    needs = []
-    for connector in connectors:
-        auth = connector.spec.auth
-        if auth.oauth is not None and auth.oauth.linked_accounts_secret_ref is not None:
-            needs.append(SecretNeed(auth.oauth.linked_accounts_secret_ref.name, ACCOUNTS_KEY))
-        if auth.service_account is not None:
-            needs.append(SecretNeed(auth.service_account.token_secret_ref.name, TOKEN_KEY))
-    return needs
+def _file_needs(tenant: Tenant, connectors: Sequence[Connector]) -> list[SecretNeed]:
+    """Secrets of this namespace that connectors read; with backend Vault the workers fetch them there."""
+    if tenant.spec.credentials.vault is not None:
+        return []
+    return [need for connector in connectors for need in connector_needs(connector)]
+
+
+def _authority(tenant: Tenant, given: Given) -> SecretNeed | None:
+    """Where Vault's own authority is, once it is there: without it the workers trust only whom their image does."""
+    vault = tenant.spec.credentials.vault
+    if vault is None or vault.ca_secret_ref is None or CA_KEY not in given.secrets.get(vault.ca_secret_ref.name, {}):
+        return None
+    return SecretNeed(vault.ca_secret_ref.name, CA_KEY)
+
+
+def _credentials(tenant: Tenant, given: Given) -> CredentialsConfig:
+    vault, meta = tenant.spec.credentials.vault, tenant.metadata
+    authority = _authority(tenant, given)
+    if vault is None:
+        return CredentialsConfig(keys_secret=names.account_keys(meta.name) if given.account_keys else "")
+    return CredentialsConfig(
+        backend="Vault",
+        vault=VaultConfig(
+            address=vault.address.rstrip("/"),
+            mount=vault.mount,
+            prefix=f"{meta.namespace}/{meta.name}",
+            auth_mount=vault.auth_mount,
+            role=vault.role,
+            token_file=names.VAULT_TOKEN_FILE,
+            ca_file="" if authority is None else names.secret_file(authority.secret, authority.key),
+        ),
+    )
 
 
 def _agent(template: AgentTemplate) -> AgentConfig:
@@ -157,24 +241,91 @@ def _route(route: ModelRoute) -> RouteConfig:
 
 def _connector(connector: Connector) -> ConnectorConfig:
     spec, auth = connector.spec, connector.spec.auth
-    accounts = auth.oauth.linked_accounts_secret_ref if auth.oauth is not None else None
-    account = auth.service_account
+    limit, openapi = spec.resilience.rate_limit, spec.openapi
     return ConnectorConfig(
         name=connector.metadata.name,
         type=spec.type,
         url=spec.url,
         auth_mode=auth.mode,
-        accounts_file=names.secret_file(accounts.name, ACCOUNTS_KEY) if accounts is not None else None,
-        token_file=names.secret_file(account.token_secret_ref.name, TOKEN_KEY) if account is not None else None,
-        writes_allowed=account is None or account.writes == "Allow",
+        oauth=_oauth(spec),
+        token_exchange=_token_exchange(spec),
+        jwt_bearer=_jwt_bearer(spec),
+        service_account=_service_account(spec),
+        openapi=None
+        if openapi is None
+        else OpenAPIConfig(
+            document_url=openapi.document.url or "",
+            document_file="" if openapi.document.url else names.document_file(connector.metadata.name),
+            operations=openapi.operations,
+        ),
+        api_version=spec.api_version or "",
         allow=spec.tools.allow,
+        deny=spec.tools.deny,
         approvals=tuple(
             ApprovalRule(match=approval.match, by=approval.by, group=approval.group or "")
             for approval in spec.tools.approvals
         ),
+        effects=tuple(EffectRule(match=effect.match, effect=effect.effect) for effect in spec.tools.effects),
         timeout_seconds=parse_duration(spec.resilience.timeout),
         attempts=spec.resilience.retry.attempts,
+        requests_per_minute=0 if limit is None else limit.requests_per_minute,
+        cache_seconds=0 if spec.cache is None else parse_duration(spec.cache.ttl),
         breaker=_breaker(spec.resilience.breaker),
+    )
+
+
+def _value(ref: LocalRef, key: str) -> SecretValue:
+    return SecretValue(secret=ref.name, key=key)
+
+
+def _oauth(spec: ConnectorSpec) -> OAuthConfig | None:
+    oauth = spec.auth.oauth
+    if oauth is None:
+        return None
+    app, accounts, server = oauth.client_secret_ref, oauth.linked_accounts_secret_ref, endpoints(spec)
+    return OAuthConfig(
+        authorization_url=server.authorization,
+        token_url=server.token,
+        revocation_url=server.revocation,
+        client_id=None if app is None else _value(app, CLIENT_ID),
+        client_secret=None if app is None else _value(app, CLIENT_SECRET),
+        scopes=oauth.scopes,
+        accounts=None if accounts is None else _value(accounts, ACCOUNTS_KEY),
+    )
+
+
+def _token_exchange(spec: ConnectorSpec) -> TokenExchangeConfig | None:
+    exchange = spec.auth.token_exchange
+    if exchange is None:
+        return None
+    return TokenExchangeConfig(
+        token_url=exchange.token_url,
+        audience=exchange.audience,
+        grant=exchange.grant,
+        client_id=_value(exchange.client_secret_ref, CLIENT_ID),
+        client_secret=_value(exchange.client_secret_ref, CLIENT_SECRET),
+        scopes=exchange.scopes,
+    )
+
+
+def _jwt_bearer(spec: ConnectorSpec) -> JWTBearerConfig | None:
+    bearer = spec.auth.jwt_bearer
+    if bearer is None:
+        return None
+    return JWTBearerConfig(
+        token_url=bearer.token_url,
+        issuer=bearer.issuer,
+        audience=bearer.audience,
+        private_key=_value(bearer.private_key_secret_ref, PRIVATE_KEY),
+    )
+
+
+def _service_account(spec: ConnectorSpec) -> ServiceAccountConfig | None:
+    account = spec.auth.service_account
+    if account is None:
+        return None
+    return ServiceAccountConfig(
+        token=_value(account.token_secret_ref, TOKEN_KEY), writes_allowed=account.writes == "Allow"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pilothouse_operator.core.resources import Json
 
@@ -25,12 +26,31 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class ConnectorReport:
+    """What a worker said of one connector. Two reports of the same state are equal."""
+
+    name: str
+    tools: int = 0
+    reachable: bool | None = None
+    """None: not probed yet."""
+    message: str = ""
+    """What the last probe found, where it failed."""
+    problem: str = ""
+    """Why it can't be used although the configuration was loaded."""
+
+
+@dataclass(frozen=True)
 class WorkerReport:
     """What a worker said of itself; ``error`` says why it could not be asked or could not load its configuration."""
 
     config_hash: str = ""
     tenant: str = ""
     error: str | None = None
+    connectors: tuple[ConnectorReport, ...] = ()
+    credentials_error: str = ""
+    """Why the credentials' store can't be asked; empty where it can, or there is none."""
+    credentials_until: datetime | None = None
+    """While the store is away: when the first of the cached credentials ends."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,12 @@ class Fleet:
     def confirmed(self) -> int:
         """Ready workers that report the Tenant's configuration."""
         return sum(1 for worker in self.serving if worker.ready and self.runs_it(worker))
+
+    @property
+    def current_reports(self) -> tuple[WorkerReport, ...]:
+        """Of the workers that run the Tenant's configuration, by Pod name: others speak of another one."""
+        current = sorted(worker.name for worker in self.serving if self.runs_it(worker))
+        return tuple(self.reports[name] for name in current)
 
     @property
     def worth_asking(self) -> bool:

@@ -1,17 +1,16 @@
-"""What the kinds refer to in Secrets, and whether it is there."""
+"""What the kinds refer to in Secrets and ConfigMaps, and whether it is there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from pilothouse_api import Connector, ModelRoute, Tenant
+from pilothouse_api import Connector, ModelRoute, Tenant, names
 from pilothouse_api.meta import Kind, LocalRef
-from pilothouse_api.workerconfig import SERVED_AUTH_MODES, SERVED_CONNECTOR_TYPES
 from pilothouse_operator.core.resources import Json
 
 KindT = TypeVar("KindT", bound=Kind)
@@ -19,15 +18,17 @@ KindT = TypeVar("KindT", bound=Kind)
 ACCOUNTS_KEY = "accounts.json"
 TOKEN_KEY = "token"  # noqa: S105 - the name of a key
 API_KEY = "api-key"
-CLIENT_KEYS = ("client-id", "client-secret")
+CLIENT_ID, CLIENT_SECRET = "client-id", "client-secret"
+CLIENT_KEYS = (CLIENT_ID, CLIENT_SECRET)
 PRIVATE_KEY = "private-key"
+CA_KEY = "ca.crt"
 
-NOT_SERVED = "NotServed"
+CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
 SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
 SECRET_INVALID = "SecretInvalid"  # noqa: S105 - a reason
 
 Secrets = Mapping[str, Mapping[str, bytes]]
-"""Secrets of one namespace by name, each its content by key; a Secret that is not there is left out."""
+"""Secrets (or ConfigMaps) of one namespace by name, each its content by key; one that is not there is left out."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class Problem:
 
 @dataclass(frozen=True, order=True)
 class SecretNeed:
-    """One key of one Secret in the object's own namespace."""
+    """One key of one Secret, or of one ConfigMap, in the object's own namespace."""
 
     secret: str
     key: str
+    kind: Literal["Secret", "ConfigMap"] = "Secret"
 
 
 def parse(kind: type[KindT], raw: Json) -> KindT | Problem:
@@ -60,24 +62,8 @@ def _needs(ref: LocalRef | None, *keys: str) -> tuple[SecretNeed, ...]:
     return () if ref is None else tuple(SecretNeed(ref.name, key) for key in keys)
 
 
-def unserved(connector: Connector) -> Problem | None:
-    """Why the workers of this release can't run the connector: they would refuse the whole configuration with it."""
-    spec = connector.spec
-    if spec.type not in SERVED_CONNECTOR_TYPES:
-        what, served = f"type {spec.type}", SERVED_CONNECTOR_TYPES
-    elif spec.auth.mode not in SERVED_AUTH_MODES:
-        what, served = f"auth.mode {spec.auth.mode}", SERVED_AUTH_MODES
-    else:
-        return None
-    return Problem(
-        NOT_SERVED,
-        f"{what} is not served by this release, so the connector is left out of the workers' configuration. "
-        f"Use one of {', '.join(sorted(served))}, or upgrade Pilothouse.",
-    )
-
-
 def connector_needs(connector: Connector) -> tuple[SecretNeed, ...]:
-    """The keys without which the connector can't act as anybody."""
+    """The keys without which the connector can't act as anybody: in Secrets, or in the tenant's Vault."""
     auth = connector.spec.auth
     needs: tuple[SecretNeed, ...] = ()
     if auth.oauth is not None:
@@ -90,6 +76,18 @@ def connector_needs(connector: Connector) -> tuple[SecretNeed, ...]:
     if auth.service_account is not None:
         needs += _needs(auth.service_account.token_secret_ref, TOKEN_KEY)
     return needs
+
+
+def document_need(connector: Connector) -> SecretNeed | None:
+    """Where the connector's OpenAPI document lies, unless it has none or the workers fetch it."""
+    if connector.spec.openapi is None:
+        return None
+    document = connector.spec.openapi.document
+    if document.config_map_key_ref is not None:
+        return SecretNeed(document.config_map_key_ref.name, document.config_map_key_ref.key, "ConfigMap")
+    if document.secret_key_ref is not None:
+        return SecretNeed(document.secret_key_ref.name, document.secret_key_ref.key)
+    return None
 
 
 def route_needs(route: ModelRoute) -> tuple[SecretNeed, ...]:
@@ -105,33 +103,42 @@ def tenant_needs(tenant: Tenant) -> tuple[SecretNeed, ...]:
         needs += _needs(slack.credentials_secret_ref, "signing-secret", "bot-token")
     if teams is not None:
         needs += _needs(teams.credentials_secret_ref, "client-secret")
+    if tenant.spec.credentials.vault is not None:
+        needs += _needs(tenant.spec.credentials.vault.ca_secret_ref, CA_KEY)
     return needs
 
 
 def needs_of(raw: Json) -> tuple[SecretNeed, ...]:
-    """What an object of any kind needs; nothing where it is not valid."""
+    """What is read for an object of any kind; nothing where it is not valid."""
     if raw["kind"] == "Connector":
         connector = parse(Connector, raw)
-        return () if isinstance(connector, Problem) else connector_needs(connector)
+        if isinstance(connector, Problem):
+            return ()
+        document = document_need(connector)
+        return connector_needs(connector) + (() if document is None else (document,))
     if raw["kind"] == "ModelRoute":
         route = parse(ModelRoute, raw)
         return () if isinstance(route, Problem) else route_needs(route)
     if raw["kind"] == "Tenant":
         tenant = parse(Tenant, raw)
-        return () if isinstance(tenant, Problem) else tenant_needs(tenant)
+        if isinstance(tenant, Problem):
+            return ()
+        # Which keys are in it is a person's choice; that it is looked at is what counts here.
+        own_keys = (SecretNeed(names.account_keys(tenant.metadata.name), ""),)
+        return tenant_needs(tenant) + (own_keys if tenant.spec.credentials.backend == "Kubernetes" else ())
     return ()
 
 
-def missing(needs: Iterable[SecretNeed], secrets: Secrets) -> Problem | None:
+def missing(needs: Iterable[SecretNeed], secrets: Secrets, config_maps: Secrets | None = None) -> Problem | None:
     """The first need that is not met."""
     for need in needs:
-        content = secrets.get(need.secret)
+        reason = SECRET_NOT_FOUND if need.kind == "Secret" else CONFIG_MAP_NOT_FOUND
+        content = (secrets if need.kind == "Secret" else config_maps or {}).get(need.secret)
         if content is None:
-            message = f'Secret "{need.secret}" with key "{need.key}" is not there. Create it in this namespace.'
-            return Problem(SECRET_NOT_FOUND, message)
+            message = f'{need.kind} "{need.secret}" with key "{need.key}" is not there. Create it in this namespace.'
+            return Problem(reason, message)
         if need.key not in content:
-            message = f'Secret "{need.secret}" has no key "{need.key}". Add the key.'
-            return Problem(SECRET_NOT_FOUND, message)
+            return Problem(reason, f'{need.kind} "{need.secret}" has no key "{need.key}". Add the key.')
         if need.key == ACCOUNTS_KEY and not _is_account_map(content[need.key]):
             message = (
                 f'Key "{need.key}" of Secret "{need.secret}" is not a JSON object of e-mail addresses to access '

@@ -34,6 +34,7 @@ CONNECTOR = Resource("Connector", names.API_VERSION, "connectors")
 MODEL_ROUTE = Resource("ModelRoute", names.API_VERSION, "modelroutes")
 ROLLOUT = Resource("Rollout", names.API_VERSION, "rollouts")
 SECRET = Resource("Secret", "v1", "secrets")
+CONFIG_MAP = Resource("ConfigMap", "v1", "configmaps")
 POD = Resource("Pod", "v1", "pods")
 SERVICE = Resource("Service", "v1", "services")
 SERVICE_ACCOUNT = Resource("ServiceAccount", "v1", "serviceaccounts")
@@ -45,7 +46,7 @@ OWN_KINDS = (TENANT, CONNECTOR, MODEL_ROUTE, ROLLOUT)
 CHILD_KINDS = (SERVICE_ACCOUNT, SECRET, SERVICE, NETWORK_POLICY, DISRUPTION_BUDGET, DEPLOYMENT)
 """In the order in which they are applied: the Deployment last, when all that its Pods need is there."""
 
-BY_KIND = {resource.kind: resource for resource in (*OWN_KINDS, *CHILD_KINDS, POD)}
+BY_KIND = {resource.kind: resource for resource in (*OWN_KINDS, *CHILD_KINDS, CONFIG_MAP, POD)}
 
 
 @dataclass(frozen=True, order=True)

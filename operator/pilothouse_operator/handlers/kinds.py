@@ -1,4 +1,4 @@
-"""Events of the kinds that people write, and of the Secrets that these refer to."""
+"""Events of the kinds that people write, and of the Secrets and ConfigMaps that these refer to."""
 
 from __future__ import annotations
 
@@ -20,3 +20,4 @@ def register(registry: kopf.OperatorRegistry, runtime: Runtime) -> None:
     for resource in (TENANT, CONNECTOR, MODEL_ROUTE):
         kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=registry)(observe)
     kopf.on.event("", "v1", "secrets", registry=registry)(observe)
+    kopf.on.event("", "v1", "configmaps", registry=registry)(observe)

@@ -13,6 +13,7 @@ from pilothouse_operator.core.resources import Json
 from pilothouse_operator.io import connection, workers
 from pilothouse_operator.io.controller import Controller
 from pilothouse_operator.io.kube import Kube
+from pilothouse_operator.io.vault import Vault
 from pilothouse_operator.settings import Settings
 
 LOGIN_LIFE = timedelta(minutes=10)
@@ -30,7 +31,7 @@ class Runtime:
     async def start(self) -> None:
         """Connect, read everything, begin to work."""
         kube = await self._stack.enter_async_context(Kube(connection.load()))
-        controller = Controller(self.settings, kube, workers.ask_all)
+        controller = Controller(self.settings, kube, workers.ask_all, Vault(self.settings.vault))
         self._stack.push_async_callback(controller.stop)
         await controller.start()
         self._controller = controller

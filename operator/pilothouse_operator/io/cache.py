@@ -15,7 +15,15 @@ from dataclasses import dataclass
 import orjson
 
 from pilothouse_api import names
-from pilothouse_operator.core.resources import CONNECTOR, POD, ROLLOUT, SECRET, TENANT, Json
+from pilothouse_operator.core.resources import (
+    CONFIG_MAP,
+    CONNECTOR,
+    POD,
+    ROLLOUT,
+    SECRET,
+    TENANT,
+    Json,
+)
 
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -37,9 +45,9 @@ class Cache:
         self._groups: dict[_Place, set[str]] = {}
         self._dropped: dict[_Place, int] = {}
         self._tick = 0
-        self.wanted_secrets: set[tuple[str, str]] = set()
-        """Namespace and name of the people's Secrets that are kept: those that something refers to. All others are
-        never held in memory."""
+        self.wanted: set[_Place] = set()
+        """The people's Secrets and ConfigMaps that are kept: those that something refers to. All others are never held
+        in memory."""
 
     def mark(self) -> int:
         """The tick to give to ``replace`` after a list that is begun now."""
@@ -49,7 +57,7 @@ class Cache:
         """Keep a version of an object; False where it is not newer than what is kept, or not of interest."""
         meta = raw["metadata"]
         kind, namespace, name = raw["kind"], meta["namespace"], meta["name"]
-        if kind == SECRET.kind and not self._secret_matters(namespace, name, meta):
+        if kind in (SECRET.kind, CONFIG_MAP.kind) and not self._matters(kind, namespace, name, meta):
             return False
         version = _version(meta)
         objects = self._by_kind.setdefault(kind, {}).setdefault(namespace, {})
@@ -120,9 +128,9 @@ class Cache:
                     self._forget(kind, namespace, name)
         self._dropped = {place: tick for place, tick in self._dropped.items() if place[0] != kind or tick > since}
 
-    def _secret_matters(self, namespace: str, name: str, meta: Json) -> bool:
+    def _matters(self, kind: str, namespace: str, name: str, meta: Json) -> bool:
         managed = (meta.get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.FIELD_MANAGER
-        return managed or (namespace, name) in self.wanted_secrets
+        return (managed and kind == SECRET.kind) or (kind, namespace, name) in self.wanted
 
 
 def group_of(raw: Json) -> str | None:

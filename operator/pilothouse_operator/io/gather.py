@@ -1,16 +1,20 @@
-"""Reads all that a decision needs: from the cache, referenced Secrets that are not cached yet, and the workers."""
+"""Reads all that a decision needs: from the cache, referenced Secrets and ConfigMaps that are not cached yet, and the
+workers."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from pilothouse_api import names
 from pilothouse_operator.core import modelroute
+from pilothouse_operator.core.config import Platform
+from pilothouse_operator.core.credentials import VaultState
 from pilothouse_operator.core.readiness import Worker, WorkerReport, worker_of
 from pilothouse_operator.core.refs import Problem, Secrets, needs_of
 from pilothouse_operator.core.resources import (
     CHILD_KINDS,
+    CONFIG_MAP,
     CONNECTOR,
     MODEL_ROUTE,
     POD,
@@ -20,22 +24,27 @@ from pilothouse_operator.core.resources import (
     Json,
     Key,
 )
-from pilothouse_operator.core.tenant import Platform, TenantView, configuration
+from pilothouse_operator.core.tenant import TenantView, configuration
 from pilothouse_operator.io.cache import Cache, group_of
 from pilothouse_operator.io.kube import Kube
 
+CONTENT = {"Secret": SECRET, "ConfigMap": CONFIG_MAP}
 Asker = Callable[[Iterable[Worker]], Awaitable[dict[str, WorkerReport]]]
 
 
 class Gatherer:
     """Builds the views; remembers which keys looked at which Secret, so that a Secret's change reaches them."""
 
-    def __init__(self, cache: Cache, kube: Kube, platform: Platform, ask: Asker) -> None:
+    def __init__(
+        self, cache: Cache, kube: Kube, platform: Platform, ask: Asker, vault: Callable[[Key], VaultState | None]
+    ) -> None:
         self._cache = cache
         self._kube = kube
         self._platform = platform
         self._ask = ask
-        self._secret_users: dict[tuple[str, str], set[Key]] = {}
+        self._vault = vault
+        self._content_users: dict[tuple[str, str, str], set[Key]] = {}
+        """By kind, namespace and name of a Secret or a ConfigMap."""
 
     async def tenant(self, key: Key, *, ask: bool = True) -> TenantView:
         """The view of a Tenant; with ``ask=False`` the workers are left out."""
@@ -44,7 +53,7 @@ class Gatherer:
         route_name = group_of(raw) if raw is not None else None
         route = self._cache.get(MODEL_ROUTE.kind, key.namespace, route_name) if route_name else None
         objects = [one for one in (raw, route, *connectors) if one is not None]
-        secrets = await self._secrets(key, objects)
+        secrets, config_maps = await self._content(key, objects)
         child = names.worker_name(key.name)
         children = {
             resource.kind: live
@@ -54,17 +63,36 @@ class Gatherer:
         workers: tuple[Worker, ...] = ()
         reports: dict[str, WorkerReport] = {}
         if ask and raw is not None:
-            pods = self._cache.grouped(POD.kind, key.namespace, key.name)
-            workers = tuple(worker_of(pod, names.LABEL_REVISION) for pod in pods)
+            workers = self._workers(key)
             reports = await self._ask(worker for worker in workers if not worker.terminating)
-        return TenantView(key, self._platform, raw, connectors, route, secrets, children, workers, reports)
+        return TenantView(
+            key=key,
+            platform=self._platform,
+            tenant=raw,
+            connectors=connectors,
+            route=route,
+            secrets=secrets,
+            config_maps=config_maps,
+            children=children,
+            workers=workers,
+            reports=reports,
+            vault=self._vault(key),
+        )
+
+    async def reports(self, key: Key) -> dict[str, WorkerReport]:
+        """What a Tenant's workers say now, without anything else being looked at."""
+        return await self._ask(worker for worker in self._workers(key) if not worker.terminating)
+
+    def _workers(self, key: Key) -> tuple[Worker, ...]:
+        pods = self._cache.grouped(POD.kind, key.namespace, key.name)
+        return tuple(worker_of(pod, names.LABEL_REVISION) for pod in pods)
 
     async def route(self, key: Key) -> modelroute.RouteView | None:
         """The view of a ModelRoute, None where it is gone."""
         raw = self._alive(self._cache.get(MODEL_ROUTE.kind, key.namespace, key.name))
         if raw is None:
             return None
-        secrets = await self._secrets(key, [raw])
+        secrets, _ = await self._content(key, [raw])
         users = []
         for tenant in self._cache.grouped(TENANT.kind, key.namespace, key.name):
             view = await self.tenant(Key(TENANT.kind, key.namespace, tenant["metadata"]["name"]), ask=False)
@@ -87,33 +115,35 @@ class Gatherer:
         if kind == ROLLOUT.kind:
             return {Key(ROLLOUT.kind, namespace, name)}
         keys = {Key(TENANT.kind, namespace, group)} if group else set()
-        if kind == SECRET.kind:
-            keys |= self._secret_users.get((namespace, name), set())
+        if kind in CONTENT:
+            keys |= self._content_users.get((kind, namespace, name), set())
         return keys
 
-    def want_secrets_of(self, objects: Iterable[Json]) -> None:
-        """Remember who needs which Secret before the Secrets are listed, so that one list brings all of them."""
+    def want_content_of(self, objects: Iterable[Json]) -> None:
+        """Remember who needs which Secret or ConfigMap before these are listed, so that one list brings all of them."""
         for raw in objects:
             namespace = raw["metadata"]["namespace"]
             for need in needs_of(raw):
-                self._secret_users.setdefault((namespace, need.secret), set()).update(self.affected(raw))
-        self._cache.wanted_secrets = set(self._secret_users)
+                place = (need.kind, namespace, need.secret)
+                self._content_users.setdefault(place, set()).update(self.affected(raw))
+        self._cache.wanted = set(self._content_users)
 
-    async def _secrets(self, key: Key, objects: Iterable[Json]) -> Secrets:
-        found: dict[str, dict[str, bytes]] = {}
-        for name in sorted({need.secret for raw in objects for need in needs_of(raw)}):
-            place = (key.namespace, name)
-            self._secret_users.setdefault(place, set()).add(key)
-            if place not in self._cache.wanted_secrets:
+    async def _content(self, key: Key, objects: Iterable[Json]) -> tuple[Secrets, Secrets]:
+        """The Secrets and the ConfigMaps that the objects refer to."""
+        found: dict[str, dict[str, dict[str, bytes]]] = {kind: {} for kind in CONTENT}
+        for kind, name in sorted({(need.kind, need.secret) for raw in objects for need in needs_of(raw)}):
+            place = (kind, key.namespace, name)
+            self._content_users.setdefault(place, set()).add(key)
+            if place not in self._cache.wanted:
                 # Wanted before the read: an event that comes meanwhile is kept, and the newer version wins.
-                self._cache.wanted_secrets.add(place)
-                read = await self._kube.get(SECRET, *place)
+                self._cache.wanted.add(place)
+                read = await self._kube.get(CONTENT[kind], key.namespace, name)
                 if read is not None:
-                    self._cache.put({**read, "kind": SECRET.kind, "apiVersion": SECRET.api_version})
-            raw = self._alive(self._cache.get(SECRET.kind, *place))
+                    self._cache.put({**read, "kind": kind, "apiVersion": CONTENT[kind].api_version})
+            raw = self._alive(self._cache.get(*place))
             if raw is not None:
-                found[name] = {k: base64.b64decode(v) for k, v in (raw.get("data") or {}).items()}
-        return found
+                found[kind][name] = dict(_decoded(raw))
+        return found[SECRET.kind], found[CONFIG_MAP.kind]
 
     def _rollouts(self, namespace: str, tenant: str) -> set[Key]:
         rollouts = self._cache.grouped(ROLLOUT.kind, namespace, tenant)
@@ -123,3 +153,12 @@ class Gatherer:
     def _alive(raw: Json | None) -> Json | None:
         """An object that is being deleted counts as gone."""
         return None if raw is None or raw["metadata"].get("deletionTimestamp") else raw
+
+
+def _decoded(raw: Json) -> Iterator[tuple[str, bytes]]:
+    """Keys and content; a ConfigMap's texts are plain, and only its bytes are in base64."""
+    plain = raw["kind"] == CONFIG_MAP.kind
+    for key, value in (raw.get("data") or {}).items():
+        yield key, value.encode() if plain else base64.b64decode(value)
+    for key, value in (raw.get("binaryData") or {}).items():
+        yield key, base64.b64decode(value)

@@ -43,8 +43,10 @@ class RetryableError(KubeError):
     """The same request may succeed later."""
 
 
-def _retryable(status: int) -> bool:
-    return status in (409, 429) or status >= 500
+def _retryable(method: str, status: int) -> bool:
+    if status == 409:  # a write over another's; what is to be created and is there will stay there
+        return method != "POST"
+    return status == 429 or status >= 500
 
 
 class Kube:
@@ -96,6 +98,12 @@ class Kube:
                 return None
             raise
 
+    async def create(self, body: Json) -> Json:
+        """Create an object that must not be there yet; gives it as stored. Raises KubeError 409 where it is."""
+        meta = body["metadata"]
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._call("POST", BY_KIND[body["kind"]].path(meta["namespace"]), query=query, body=body)
+
     async def apply(self, body: Json) -> Json:
         """Server-side apply of one child; gives the object as stored."""
         return await self._apply(body, None)
@@ -128,7 +136,7 @@ class Kube:
         headers = self._tokens.headers()
         data = None
         if body is not None:
-            headers["Content-Type"] = APPLY_PATCH
+            headers["Content-Type"] = APPLY_PATCH if method == "PATCH" else "application/json"
             data = orjson.dumps(body)
         try:
             async with self._session.request(
@@ -154,7 +162,7 @@ def _error(method: str, path: str, status: int, raw: bytes, retry_after: str) ->
         details = {}
     text = str(details.get("message") or raw[:200].decode(errors="replace"))
     reason = str(details.get("reason") or status)
-    kind = RetryableError if _retryable(status) else KubeError
+    kind = RetryableError if _retryable(method, status) else KubeError
     error = kind(f"{method} {path}: {status} {text}", status, reason)
     if retry_after.isdigit():
         error.retry_after = float(retry_after)

@@ -1,17 +1,19 @@
-"""Asks a worker over gRPC which configuration it has loaded."""
+"""Asks a worker over gRPC which configuration it has loaded, and what it knows of its connectors."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC
 
 import grpc
 
 from pilothouse_api import names
-from pilothouse_operator.core.readiness import Worker, WorkerReport
+from pilothouse_operator.core.readiness import ConnectorReport, Worker, WorkerReport
 from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
 TIMEOUT_SECONDS = 1.0
+_REACHABLE = {agent_pb2.REACHABILITY_REACHABLE: True, agent_pb2.REACHABILITY_UNREACHABLE: False}
 
 
 async def ask(address: str) -> WorkerReport:
@@ -29,7 +31,31 @@ async def ask(address: str) -> WorkerReport:
             status = await stub.GetStatus(agent_pb2.GetStatusRequest(), timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return WorkerReport(error=f"{error.code().name}: {error.details()}")
-    return WorkerReport(config_hash=status.config_hash, tenant=status.tenant, error=status.config_error or None)
+    return report_of(status)
+
+
+def report_of(status: agent_pb2.GetStatusResponse) -> WorkerReport:
+    """A worker's answer, without what changes while nothing does (times of probes, how long one took)."""
+    until = status.credentials_until if status.HasField("credentials_until") else None
+    return WorkerReport(
+        config_hash=status.config_hash,
+        tenant=status.tenant,
+        error=status.config_error or None,
+        connectors=tuple(_connector(one) for one in sorted(status.connectors, key=lambda one: one.name)),
+        credentials_error=status.credentials_error,
+        credentials_until=None if until is None else until.ToDatetime(tzinfo=UTC).replace(microsecond=0),
+    )
+
+
+def _connector(said: agent_pb2.ConnectorStatus) -> ConnectorReport:
+    reachable = _REACHABLE.get(said.reachable)
+    return ConnectorReport(
+        name=said.name,
+        tools=said.tools,
+        reachable=reachable,
+        message=said.message if reachable is False else "",
+        problem=said.problem,
+    )
 
 
 async def ask_all(workers: Iterable[Worker]) -> dict[str, WorkerReport]:

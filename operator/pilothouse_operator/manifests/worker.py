@@ -23,6 +23,8 @@ from pilothouse_operator.manifests.common import Owner, child, labels, selector
 
 GRACE_SECONDS = 40
 """More than the 35 s that a worker takes at most to end its runs or hand them over, and to flush what it recorded."""
+VAULT_TOKEN_SECONDS = 1800
+"""The kubelet renews it after four fifths of that."""
 NON_ROOT = 65532
 COMMAND = ["python", "-m", "pilothouse_dataplane.worker"]
 
@@ -35,6 +37,8 @@ class WorkerSpec:
     pull_policy: str
     replicas: int
     revision: str
+    uses_vault: bool = False
+    """Its Pods get a token for Vault, which they show to nobody else."""
 
 
 def config_secret(owner: Owner, files: Mapping[str, bytes], config_hash: str) -> Json:
@@ -95,7 +99,10 @@ def deployment(owner: Owner, spec: WorkerSpec) -> Json:
                     "seccompProfile": {"type": "RuntimeDefault"},
                 },
                 "containers": [_container(spec)],
-                "volumes": [{"name": "config", "secret": {"secretName": owner.child, "defaultMode": 0o440}}],
+                "volumes": [
+                    {"name": "config", "secret": {"secretName": owner.child, "defaultMode": 0o440}},
+                    *([_vault_token()] if spec.uses_vault else []),
+                ],
             },
         },
     }
@@ -127,5 +134,22 @@ def _container(spec: WorkerSpec) -> Json:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True}],
+        "volumeMounts": [
+            {"name": "config", "mountPath": names.CONFIG_DIR, "readOnly": True},
+            *(
+                [{"name": "vault-token", "mountPath": names.VAULT_TOKEN_DIR, "readOnly": True}]
+                if spec.uses_vault
+                else []
+            ),
+        ],
     }
+
+
+def _vault_token() -> Json:
+    """A token of the Pod's ServiceAccount that only Vault takes; the API server refuses its audience."""
+    token = {
+        "audience": names.VAULT_AUDIENCE,
+        "expirationSeconds": VAULT_TOKEN_SECONDS,
+        "path": names.VAULT_TOKEN_FILE.rpartition("/")[2],
+    }
+    return {"name": "vault-token", "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]}}

@@ -25,6 +25,7 @@ class Scene:
     route: Json | None = None
     connectors: list[Json] = field(default_factory=list)
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    config_maps: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -39,6 +40,7 @@ class Scene:
     def objects(self) -> list[Json]:
         """Everything as manifests, in an order in which it can be applied."""
         secrets = [secret(name, self.namespace, content) for name, content in self.secrets.items()]
+        secrets += [config_map(name, self.namespace, content) for name, content in self.config_maps.items()]
         route = [self.route] if self.route is not None else []
         return [*secrets, *route, *self.connectors, self.tenant]
 
@@ -56,6 +58,13 @@ def secret(name: str, namespace: str, content: dict[str, bytes]) -> Json:
     data = {key: base64.b64encode(value).decode() for key, value in content.items()}
     meta = {"name": name, "namespace": namespace, "resourceVersion": "1"}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "data": data}
+
+
+def config_map(name: str, namespace: str, content: dict[str, bytes]) -> Json:
+    """A ConfigMap of texts."""
+    data = {key: value.decode() for key, value in content.items()}
+    meta = {"name": name, "namespace": namespace, "resourceVersion": "1"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
 def tenant(name: str, *modifiers: Modifier, namespace: str | None = None) -> Scene:
@@ -106,6 +115,36 @@ def with_connector(name: str, *, secret: bool = True) -> Modifier:
         if secret:
             content = json.dumps(DEMO_ACCOUNTS).encode()
             scene.secrets[f"{scene.name}-{name}-accounts"] = {"accounts.json": content}
+
+    return modify
+
+
+def with_system(name: str, *, content: dict[str, dict[str, bytes]] | None = None, **spec: Any) -> Modifier:
+    """Adds a Connector with these fields over those of ``connector``, and Secrets with this content."""
+
+    def modify(scene: Scene) -> None:
+        raw = connector(name, scene.name, scene.namespace)
+        raw["spec"] |= spec
+        scene.connectors.append(raw)
+        scene.secrets |= content or {}
+
+    return modify
+
+
+def with_oauth(name: str, type_: str, url: str, **oauth: Any) -> Modifier:
+    """Adds a Connector whose users link accounts themselves, with the OAuth app's Secret."""
+    app = f"{name}-oauth"
+    auth = {"mode": "UserOAuth", "oauth": {"clientSecretRef": {"name": app}, **oauth}}
+    content = {app: {"client-id": b"pilothouse", "client-secret": b"planted-" + name.encode()}}
+    return with_system(name, content=content, type=type_, url=url, auth=auth)
+
+
+def with_vault(address: str = "https://vault.example:8200", **vault: Any) -> Modifier:
+    """Puts the credentials into Vault."""
+
+    def modify(scene: Scene) -> None:
+        spec = {"address": address, "role": scene.name, **vault}
+        scene.tenant["spec"]["credentials"] = {"backend": "Vault", "vault": spec}
 
     return modify
 

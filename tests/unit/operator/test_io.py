@@ -66,6 +66,6 @@ def test_a_list_mends_a_missed_deletion_but_not_what_came_after_it_began() -> No
 def test_peoples_secrets_are_kept_only_when_something_refers_to_them() -> None:
     cache = Cache()
     assert not cache.put(secret("other", "acme", {"password": b"x"}))
-    cache.wanted_secrets.add(("acme", "wanted"))
+    cache.wanted.add(("Secret", "acme", "wanted"))
     assert cache.put(secret("wanted", "acme", {"token": b"x"}))
     assert [s["metadata"]["name"] for s in cache.all("Secret")] == ["wanted"]

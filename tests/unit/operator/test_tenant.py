@@ -2,106 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pilothouse_api import names
-from pilothouse_api.workerconfig import AgentConfig, ApprovalRule, BreakerConfig, WorkerConfig, digest
-from pilothouse_operator.core.config import Stores
-from pilothouse_operator.core.readiness import Worker, WorkerReport, poll_delay
-from pilothouse_operator.core.resources import Key
-from pilothouse_operator.core.tenant import Decision, Platform, TenantView, decide
+from pilothouse_api.workerconfig import AgentConfig, ApprovalRule, BreakerConfig, SecretValue, digest
+from pilothouse_operator.core.readiness import WorkerReport, poll_delay
+from pilothouse_operator.core.tenant import Decision
 from pilothouse_testing.builders import (
-    Scene,
     tenant,
     with_connector,
     with_provider_key,
     with_replicas,
     without_route,
 )
-
-NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-STORES = Stores(
-    redis_url="redis://127.0.0.1:6390/0",
-    database_url="postgresql://pilothouse_worker:p@primary.stores.svc:5433,standby.stores.svc/pilothouse",
-)
-PLATFORM = Platform(image="pilothouse:test", pull_policy="Never", stores=STORES)
-Json = dict[str, Any]
-
-
-class World:
-    """Applies decisions to a scene as the API server would, so that a test can decide again."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.exists = True
-        self.children: dict[str, Json] = {}
-        self.workers: tuple[Worker, ...] = ()
-        self.reports: dict[str, WorkerReport] = {}
-        self.now = NOW
-
-    def decide(self) -> Decision:
-        view = TenantView(
-            key=Key("Tenant", self.scene.namespace, self.scene.name),
-            platform=PLATFORM,
-            tenant=self.scene.tenant if self.exists else None,
-            connectors=tuple(self.scene.connectors),
-            route=self.scene.route,
-            secrets=self.scene.secrets,
-            children=self.children,
-            workers=self.workers,
-            reports=self.reports,
-        )
-        return decide(view, self.now)
-
-    def step(self) -> Decision:
-        """Decide and apply."""
-        decision = self.decide()
-        for child in decision.children:
-            before = self.children.get(child["kind"])
-            generation = 1 if before is None else before["metadata"].get("generation", 1) + 1
-            meta = {**child["metadata"], "generation": generation}
-            self.children[child["kind"]] = {**child, "metadata": meta}
-        for status in decision.statuses:
-            for raw in (self.scene.tenant, *self.scene.connectors):
-                if (raw["kind"], raw["metadata"]["name"]) == (status["kind"], status["metadata"]["name"]):
-                    raw["status"] = status["status"]
-        return decision
-
-    def run_workers(self, count: int, config_hash: str | None = None) -> None:
-        """The Deployment is rolled out; each worker reports ``config_hash`` (default: the one wanted)."""
-        deployment = self.children["Deployment"]
-        deployment["status"] = {
-            "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": count,
-            "updatedReplicas": count,
-        }
-        status = self.scene.tenant["status"]
-        self.workers = tuple(Worker(f"w{i}", f"127.0.0.{i + 1}", True, False, status["revision"]) for i in range(count))
-        report = WorkerReport(config_hash or status["configHash"], self.scene.name)
-        self.reports = {worker.name: report for worker in self.workers}
-
-    def condition(self, type_: str, raw: Json | None = None) -> Json:
-        conditions = (raw or self.scene.tenant)["status"]["conditions"]
-        return next(c for c in conditions if c["type"] == type_)
-
-    def config(self) -> WorkerConfig:
-        return WorkerConfig.model_validate_json(self.files()["config.json"])
-
-    def files(self) -> dict[str, bytes]:
-        return {key: base64.b64decode(value) for key, value in self.children["Secret"]["data"].items()}
-
-
-def ready_world(*modifiers: Any, workers: int = 1) -> World:
-    world = World(tenant("acme", with_replicas(workers), *modifiers))
-    world.step()
-    world.run_workers(workers)
-    world.step()
-    return world
+from pilothouse_testing.operator_world import STORES, World, ready_world
 
 
 def test_a_tenant_becomes_its_children_all_owned_by_it() -> None:
@@ -123,8 +41,9 @@ def test_the_secret_holds_the_configuration_and_its_hash() -> None:
     world = World(tenant("acme", with_connector("jira")))
     world.step()
     (jira,) = world.config().connectors
-    assert jira.accounts_file == "secret.acme-jira-accounts.accounts.json"
-    assert jira.accounts_file in world.files()
+    assert jira.oauth is not None
+    assert jira.oauth.accounts == SecretValue(secret="acme-jira-accounts", key="accounts.json")
+    assert "secret.acme-jira-accounts.accounts.json" in world.files()
     assert world.files()["redis-url"] == STORES.redis_url.encode()
     assert world.files()["database-url"] == STORES.database_url.encode()
     annotation = world.children["Secret"]["metadata"]["annotations"][names.ANNOTATION_CONFIG_HASH]
@@ -237,7 +156,7 @@ def test_with_nothing_to_change_nothing_is_written() -> None:
     world = ready_world(with_connector("jira"), workers=2)
     world.now += timedelta(hours=1)
     again = world.decide()
-    assert again == Decision(children=(), statuses=(), settled=True)
+    assert again == Decision(creates=(), children=(), statuses=(), settled=True, watched=True)
 
 
 def test_values_that_the_api_adds_are_no_change() -> None:
@@ -371,27 +290,3 @@ def test_polling_begins_fast_and_backs_off() -> None:
     assert delays == sorted(delays)
     assert delays[-1] == 5.0
     assert poll_delay(1, False) == 15.0  # a worker that becomes ready is an event
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"type": "okta"}, "type okta"), ({"auth": {"mode": "TokenExchange"}}, "auth.mode TokenExchange")],
-)
-def test_a_connector_that_no_worker_serves_is_left_out_and_says_so(change: Json, named: str) -> None:
-    """A worker refuses a whole configuration with an unknown connector: one object must not take the others down."""
-    world = ready_world(with_connector("jira"), with_connector("other"))
-    other = world.scene.connectors[1]
-    if "auth" in change:
-        url = "https://login.acme.example/token"
-        change = {
-            "auth": {
-                "mode": "TokenExchange",
-                "tokenExchange": {"tokenURL": url, "audience": "jira", "clientSecretRef": {"name": "exchange"}},
-            }
-        }
-    other["spec"] |= change
-    world.step()
-    accepted = world.condition("Accepted", other)
-    assert (accepted["status"], accepted["reason"]) == ("False", "NotServed")
-    assert named in accepted["message"]
-    assert [connector.name for connector in world.config().connectors] == ["jira"]
