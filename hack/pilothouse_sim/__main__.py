@@ -21,7 +21,7 @@ FAULTS_ENV = "PILOTHOUSE_SIM_FAULTS"
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and serves; 2 for a bad argument, 0 after SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m pilothouse_sim", description=__doc__)
-    parser.add_argument("system", choices=["jira", "models", "bench-jira", "bench-models"])
+    parser.add_argument("system", choices=["jira", "servicenow", "models", "bench-jira", "bench-models"])
     parser.add_argument(
         "--listen",
         default=f"{os.environ.get('POD_IP', '127.0.0.1')}:8080",
@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         from pilothouse_sim.jira.app import make_app as make_jira
 
         app = make_jira(faults=faults, state_dir=options.state)
+    elif options.system == "servicenow":
+        from pilothouse_sim.servicenow.app import make_app as make_servicenow
+
+        app = make_servicenow(faults=faults, state_dir=options.state)
     else:
         from pilothouse_sim.models.app import make_app as make_models
 
