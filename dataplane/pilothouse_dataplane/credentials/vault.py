@@ -97,10 +97,10 @@ class VaultSession:
             if client is None:
                 import hvac
 
-                client = self._clients.client = hvac.Client(
+                make: Any = hvac.Client  # it carries no types
+                client = self._clients.client = make(
                     url=self._config.address,
-                    # not from the environment; "" would be taken from there
-                    token="-",  # noqa: S106 - no token
+                    token="-",  # noqa: S106 - none: without it one of the environment or of ~/.vault-token is taken
                     timeout=REQUEST_SECONDS,
                     verify=self._authority or True,
                 )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from pilothouse_dataplane.connectors.base import SecretText
 from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core.journal import JournalError, Opening
 from pilothouse_dataplane.core.messages import Message, ToolResult
@@ -47,6 +48,8 @@ class Wanted:
     lost_worker: str = ""
     trace: Mapping[str, str] | None = None
     """The caller's W3C trace headers."""
+    user_token: SecretText | None = None
+    """What the user signed in with; it is kept nowhere, so that a run which goes on without her has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from pilothouse_dataplane.connectors.base import CallContext
+from pilothouse_dataplane.connectors.base import CallContext, SecretText
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
 from pilothouse_dataplane.core.state import SettleTool, StartTool, Step, ToolFinished
@@ -35,8 +35,10 @@ class Calls:
         user_email: str,
         put: Callable[[ToolFinished], None],
         fenced: Callable[[], None],
+        user_token: SecretText | None = None,
     ) -> None:
-        """``fenced`` is called where a write learns that another worker has the run: nothing of it was sent."""
+        """``fenced`` is called where a write learns that another worker has the run: nothing of it was sent.
+        ``user_token``: what the user signed in with, for connectors that exchange it."""
         self._toolset = toolset
         self._writes = writes
         self._teller = teller
@@ -45,6 +47,7 @@ class Calls:
         self._user_email = user_email
         self._put = put
         self._fenced = fenced
+        self._user_token = user_token
         self._under_way: dict[tuple[str, int], tuple[Step, asyncio.Task[None]]] = {}
         """By step and serial."""
 
@@ -111,7 +114,7 @@ class Calls:
 
     async def _read(self, step: Step, key: str) -> ToolResult:
         assert step.tool is not None  # only steps with a tool are started
-        context = CallContext(self._user_email, key, self._clock.deadline)
+        context = CallContext(self._user_email, key, self._clock.deadline, user_token=self._user_token)
         try:
             report = await self._toolset.call(step.tool, step.arguments, context)
         except Exception:

@@ -176,7 +176,10 @@ class RunDriver:
         self._claim, self._state = claim, begun.state
         self._clock = RunClock(begun.claimed_at, claim.elapsed, claim.parked_seconds, begun.state.deadline)
         self._events = RunEvents(runtime.events, runtime.config, self._worker, claim.run)
-        self._writes = Writes(runtime.ledger, claim.key, claim.run, runtime.toolset, self._clock.deadline, self._buried)
+        token = self._wanted.user_token
+        self._writes = Writes(
+            runtime.ledger, claim.key, claim.run, runtime.toolset, self._clock.deadline, self._buried, token
+        )
         self._approvals = Approvals(
             runtime.ledger, claim.key, self._outlet, self._events, self._inbox.put, self._waiting
         )
@@ -191,6 +194,7 @@ class RunDriver:
             claim.run.asker.email,
             self._inbox.put,
             lambda: self._inbox.put(Lost()),
+            token,
         )
         self._ending = Ending(runtime, claim, self._clock, self._writes, self._outlet, self._events)
         self._begun = begun

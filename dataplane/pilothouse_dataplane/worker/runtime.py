@@ -22,6 +22,8 @@ from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.breaker import BreakerMode
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import Message
+from pilothouse_dataplane.credentials.backend import BackendKeeper, Credentials
+from pilothouse_dataplane.credentials.states import RedisLinkStates
 from pilothouse_dataplane.ledger.base import Ledger
 from pilothouse_dataplane.memory.short_term import ShortTermMemory, connect
 from pilothouse_dataplane.models.base import ModelProvider
@@ -131,6 +133,7 @@ class StoreKeeper:
         self._worker = worker
         self._guards = guards
         self._current: Stores | None = None
+        self.backends = BackendKeeper(worker)
 
     def get(self, loaded: LoadedConfig) -> Stores:
         """Raises ConfigError."""
@@ -155,6 +158,8 @@ class Runtime:
     locks: Locks
     stores: Stores | None = None
     """None in tests that bring their own."""
+    credentials: Credentials | None = None
+    """None in tests whose connectors need none."""
     users: int = 0
     """Runs that use it."""
     retired: bool = False
@@ -165,11 +170,15 @@ class Runtime:
             await before.stores.unshare()
         if self.stores is not None:
             await self.stores.share()
+        if self.credentials is not None:
+            await self.credentials.start()
 
     async def aclose(self) -> None:
         """Close what no other configuration uses."""
         await self.models.aclose()
         await self.toolset.aclose()
+        if self.credentials is not None:
+            await self.credentials.aclose()
         if self.stores is not None:
             self.stores.users -= 1
             if self.stores.users == 0:
@@ -208,6 +217,8 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     stores = keeper.get(loaded)
     providers = {p.name: make_provider(p, loaded.files) for p in config.route.providers}
     stores.users += 1
+    backend = keeper.backends.get(config, loaded.files, loaded.database_url)
+    credentials = Credentials(config, backend, RedisLinkStates(stores.client, config.tenant))
     # nothing here is a secret to be guessed: jitter
     jitter = random.random
     return Runtime(
@@ -219,7 +230,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
             guards,
             clock=time.monotonic,
             random=jitter,
-            sources={},
+            sources=credentials.sources,
             link_url=link_page(config.public_url),
             tenant=config.tenant,
         ),
@@ -229,4 +240,5 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         breakers=stores.breakers,
         locks=stores.locks,
         stores=stores,
+        credentials=credentials,
     )

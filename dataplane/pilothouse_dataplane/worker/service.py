@@ -10,6 +10,8 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -17,8 +19,9 @@ import grpc.aio
 import structlog
 
 from pilothouse_dataplane.core.guard import BreakerChange, GuardRegistry
+from pilothouse_dataplane.credentials.tokens import usable_token
 from pilothouse_dataplane.ledger.base import LedgerUnavailable, NewRun, Verdict
-from pilothouse_dataplane.worker import admin, problems, tracing
+from pilothouse_dataplane.worker import accounts, admin, problems, tracing
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.config import ConfigWatcher, LoadedConfig
@@ -39,6 +42,15 @@ _ID = re.compile(r"^[A-Za-z0-9_.:-]{1,128}$")
 _Answer = TypeVar("_Answer")
 _TRACE_HEADERS = ("traceparent", "tracestate")
 _log = structlog.get_logger()
+
+
+def _credentials(runtime: Runtime | None) -> dict[str, Any]:
+    """GetStatus' fields about the credentials' store."""
+    if runtime is None or runtime.credentials is None:
+        return {}
+    status = runtime.credentials.status()
+    until = None if status.until is None else datetime.fromtimestamp(status.until, UTC)
+    return {"credentials_error": status.error, "credentials_until": until}
 
 
 class AgentService(agent_pb2_grpc.AgentServicer):
@@ -141,7 +153,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             return
         if self._tracing.enabled:
             headers = {key: value for key, value in context.invocation_metadata() or () if key in _TRACE_HEADERS}
-            wanted = Wanted(wanted.run_id, wanted.new, wanted.lost_worker, headers)
+            wanted = replace(wanted, trace=headers)
         del first  # an event or a request takes a kilobyte, and a run waits for most of its time
         stream = ClientStream(wanted.run_id)
         driver = self._drive(wanted, stream)
@@ -178,7 +190,8 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         if ask.run_id not in self._runs and self._free() <= 0:
             return problems.too_many(runtime.config.concurrent_runs)
         new = NewRun(ask.run_id, ask.session_id, wire.asker(ask.user), ask.text, runtime.config.revision)
-        return Wanted(ask.run_id, new, ask.lost_worker if ask.attempt > 1 else "")
+        lost = ask.lost_worker if ask.attempt > 1 else ""
+        return Wanted(ask.run_id, new, lost, user_token=usable_token(ask.user_token))
 
     def _resume(self, request: agent.Resume) -> Wanted | agent.Error:
         runtime = self._runtime
@@ -246,7 +259,25 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             draining=self.draining,
             active_runs=len(self._runs),
             config_error=self.watcher.error if self.watcher else "",
+            **_credentials(runtime),
         )
+
+    # --- accounts: what the gateway's page asks -----------------------------------------------------------------------
+    async def ListAccounts(self, request: agent.ListAccountsRequest, context: Any) -> agent.ListAccountsResponse:
+        runtime = await self._of_tenant(request.tenant, context)
+        return await self._administer(accounts.list_accounts(runtime, request), context)
+
+    async def BeginLink(self, request: agent.BeginLinkRequest, context: Any) -> agent.BeginLinkResponse:
+        return await accounts.begin_link(await self._of_tenant(request.tenant, context), request)
+
+    async def FinishLink(self, request: agent.FinishLinkRequest, context: Any) -> agent.FinishLinkResponse:
+        runtime = await self._of_tenant(request.tenant, context)
+        # a browser that goes away must not lose tokens that were given
+        return await asyncio.shield(self._spawn(accounts.finish_link(runtime, request)))
+
+    async def Unlink(self, request: agent.UnlinkRequest, context: Any) -> agent.UnlinkResponse:
+        runtime = await self._of_tenant(request.tenant, context)
+        return await asyncio.shield(self._spawn(accounts.unlink(runtime, request)))
 
     async def Decide(self, request: agent.DecideRequest, context: Any) -> agent.DecideResponse:
         runtime = await self._of_tenant(request.tenant, context)

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from pilothouse_dataplane.connectors.base import CallContext
+from pilothouse_dataplane.connectors.base import CallContext, SecretText
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
 from pilothouse_dataplane.core.report import step_title
@@ -62,14 +62,16 @@ class Writes:
         toolset: Toolset,
         deadline: float,
         on_buried: Callable[[DeadLetterRecord], None],
+        user_token: SecretText | None = None,
     ) -> None:
-        """``deadline`` is on ``time.monotonic``."""
+        """``deadline`` is on ``time.monotonic``. ``user_token``: what the user signed in with."""
         self._ledger = ledger
         self._key = key
         self._run = run
         self._toolset = toolset
         self._deadline = deadline
         self._on_buried = on_buried
+        self._user_token = user_token
         self._away: dict[str, str] = {}
         """Key by step id, of writes that have left (or may have) and have no outcome."""
         self._burials: list[asyncio.Task[bool]] = []
@@ -169,7 +171,7 @@ class Writes:
         return all(await asyncio.gather(*self._burials))
 
     def _context(self, write_key: str) -> CallContext:
-        return CallContext(self._run.asker.email, write_key, self._deadline)
+        return CallContext(self._run.asker.email, write_key, self._deadline, user_token=self._user_token)
 
     def _judge(self, step: Step, write_key: str, result: ToolResult, attempts: int, breaker: str) -> ToolResult:
         self._away.pop(step.id, None)
