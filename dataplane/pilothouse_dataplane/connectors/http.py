@@ -26,6 +26,8 @@ _MAX_BODY_BYTES = 1 << 20
 """After decompression, which aiohttp does in steps of 256 KB: a small body that unpacks to gigabytes ends here."""
 _CONNECT_SHARE = 0.9
 """Of the timeout: a connection that isn't made by then is told from a request that isn't answered."""
+_JUDGED = 64
+"""Base addresses whose verdict is remembered."""
 _REDIRECT_AFTER_ACTING = 303
 """“See Other” may follow a request that was carried out (RFC 9110, 15.4.4); the others say that it was not."""
 
@@ -81,6 +83,8 @@ class JsonClient:
         self._timeout = timeout_seconds
         self.egress = egress or EgressRule()
         self._session: aiohttp.ClientSession | None = None
+        self._judged: dict[str, str | None] = {}
+        """By base address: why it is refused."""
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -111,7 +115,7 @@ class JsonClient:
         ``raw``: it is given as bytes, of whatever media type.
         """
         base = base_url.rstrip("/") or self.base_url
-        if (why := refused_url(base, self.egress)) is not None:
+        if (why := self._refused(base)) is not None:
             raise self._forbidden(why)
         sent = {"Accept": "application/json", **(headers or {})}
         if token is not None:
@@ -160,6 +164,14 @@ class JsonClient:
             raise self._unreadable("an answer that is broken or too large") from error
         except aiohttp.ClientError as error:
             raise SystemUnavailable(f"{self.system} broke off the connection.", may_have_acted=True) from error
+
+    def _refused(self, base: str) -> str | None:
+        """``refused_url``, remembered: it costs more than the rest of a request's preparation."""
+        if base not in self._judged:
+            if len(self._judged) >= _JUDGED:  # a system gives out a few addresses; one that gives out more is odd
+                self._judged.clear()
+            self._judged[base] = refused_url(base, self.egress)
+        return self._judged[base]
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
