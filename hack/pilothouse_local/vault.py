@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilothouse_api.names import SYSTEM_NAMESPACE
+from pilothouse_api.names import SYSTEM_NAMESPACE, VAULT_AUDIENCE
 from pilothouse_local import instance as instances
 from pilothouse_local.api import Api, Object
 from pilothouse_local.errors import StateUnusable, VaultUnusable
@@ -44,7 +44,6 @@ ADDRESS = f"http://{SERVICE}.{NAMESPACE}.svc:{VAULT_PORT}"
 """As Pods reach it; hack/demo/tenant.yaml names it."""
 MOUNT = "kv"
 AUTH_MOUNT = "kubernetes"
-AUDIENCE = "vault"
 OPERATOR_ROLE = "pilothouse-operator"
 REVIEWER = "vault"
 """ServiceAccount as which OpenBao asks the API server whose a token is."""
@@ -58,11 +57,17 @@ OPERATOR_POLICY = f"""\
 path "sys/policies/acl/pilothouse-*" {{
   capabilities = ["create", "read", "update", "delete"]
 }}
+path "sys/policy/pilothouse-*" {{
+  capabilities = ["create", "read", "update", "delete"]
+}}
 path "auth/{AUTH_MOUNT}/role/*" {{
   capabilities = ["create", "read", "update", "delete"]
 }}
 # It can't widen its own rights by writing them down.
 path "sys/policies/acl/{OPERATOR_ROLE}" {{
+  capabilities = ["deny"]
+}}
+path "sys/policy/{OPERATOR_ROLE}" {{
   capabilities = ["deny"]
 }}
 path "auth/{AUTH_MOUNT}/role/{OPERATOR_ROLE}" {{
@@ -216,7 +221,7 @@ def operator_role() -> Object:
     return {
         "bound_service_account_names": [OPERATOR_ROLE],
         "bound_service_account_namespaces": [SYSTEM_NAMESPACE],
-        "audience": AUDIENCE,
+        "audience": VAULT_AUDIENCE,
         "token_policies": [OPERATOR_ROLE],
         "token_no_default_policy": False,  # the default one lets a client look up and renew its own token
         "token_ttl": "20m",

@@ -141,6 +141,7 @@ def test_the_operator_grants_rights_to_tenants_and_has_none_on_their_secrets(clu
         lambda: operator.read("kv/data/acme/acme/secrets"),
         lambda: operator.secrets.kv.v2.create_or_update_secret("acme/acme/secrets", {"a": "b"}, mount_point="kv"),
         lambda: operator.sys.create_or_update_acl_policy("pilothouse-operator", 'path "*" {capabilities=["read"]}'),
+        lambda: operator.sys.create_or_update_policy("pilothouse-operator", 'path "*" {capabilities=["read"]}'),
         lambda: operator.sys.create_or_update_acl_policy("another", 'path "*" {capabilities=["read"]}'),
         lambda: operator.auth.kubernetes.create_role("pilothouse-operator", ["x"], ["x"], policies=["default"]),
         lambda: operator.sys.list_auth_methods(),

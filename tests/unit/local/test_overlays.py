@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pilothouse_local import deploy
+from pilothouse_api.egress import EgressRule, refused_url
+from pilothouse_local import deploy, vault
 from pilothouse_local.deploy import SIM_NAMESPACE, Kubectl
 
 OVERLAYS = {"local": ("pilothouse:local", "Never"), "kind": ("pilothouse:dev", "IfNotPresent")}
@@ -58,16 +59,23 @@ def test_every_container_runs_the_overlays_image(overlay: str, image: str, pull:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_operator_and_gateway_know_who_may_be_called_and_where_people_come_in(overlay: str) -> None:
-    for name in ("pilothouse-operator", "pilothouse-gateway"):
-        env = env_of(overlay, name)
-        assert env["PILOTHOUSE_EGRESS_ALLOW_HOSTS"] == "*.pilothouse-sim.svc"
-        assert env[deploy.PUBLIC_URL].startswith("http://127.0.0.1:")
+    operator, gateway = env_of(overlay, "pilothouse-operator"), env_of(overlay, "pilothouse-gateway")
+
+    rule = EgressRule(allow_hosts=tuple(operator["PILOTHOUSE_EGRESS_ALLOW_HOSTS"].split(",")))
+    assert refused_url("http://jira.pilothouse-sim.svc:8080", rule) is None
+    assert refused_url("http://jira.pilothouse-sim.localhost:30181/authorize", rule) is None
+    for inside in ("http://127.0.0.1:30181", "http://localhost:30181", "http://acme-worker.acme.svc:9090"):
+        assert refused_url(inside, rule)
+    assert operator["PILOTHOUSE_VAULT_ADDRESSES"] == vault.ADDRESS
+    assert operator[deploy.PUBLIC_URL] == gateway[deploy.PUBLIC_URL]
+    assert gateway[deploy.PUBLIC_URL].startswith("http://127.0.0.1:")
 
 
 def test_the_gateways_address_goes_with_its_node_port() -> None:
     objects = deploy.render_overlay(Kubectl(None), "local")
 
-    deploy.move_node_ports(objects, {"30080": 31234, "30090": 31235})
+    moved = {str(port): port + 1000 for port in deploy.node_ports(objects)}
+    deploy.move_node_ports(objects, {**moved, "30080": 31234})
 
     found = [
         entry["value"]
