@@ -1,4 +1,4 @@
-"""``python -m pilothouse_sim jira|models --listen HOST:PORT [--state DIR]``: serves one stand-in until SIGTERM.
+"""``python -m pilothouse_sim SYSTEM --listen HOST:PORT [--state DIR]``: serves one stand-in until SIGTERM.
 
 ``bench-jira`` and ``bench-models`` are those of the benches: scripted, without state, and cheap.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -16,18 +17,20 @@ from pilothouse_sim.serve import parse_listen, serve
 
 FAULTS_ENV = "PILOTHOUSE_SIM_FAULTS"
 """JSON object of ``faults.Faults``' fields that the server starts with."""
+WITH_STATE = ("jira", "okta", "servicenow")
+"""Systems whose package has an ``app`` with ``make_app(faults=…, state_dir=…)``."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and serves; 2 for a bad argument, 0 after SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m pilothouse_sim", description=__doc__)
-    parser.add_argument("system", choices=["jira", "servicenow", "models", "bench-jira", "bench-models"])
+    parser.add_argument("system", choices=[*WITH_STATE, "models", "bench-jira", "bench-models"])
     parser.add_argument(
         "--listen",
         default=f"{os.environ.get('POD_IP', '127.0.0.1')}:8080",
         help="HOST:PORT (default: $POD_IP:8080; port 0 takes a free one)",
     )
-    parser.add_argument("--state", type=Path, help="jira: folder of the journal (default: state in memory only)")
+    parser.add_argument("--state", type=Path, help="folder of what the system keeps (default: state in memory only)")
     options = parser.parse_args(argv)
     try:
         host, port = parse_listen(options.listen)
@@ -41,14 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
         asyncio.run(serve_script(options.system, host, port))
         return 0
-    if options.system == "jira":
-        from pilothouse_sim.jira.app import make_app as make_jira
-
-        app = make_jira(faults=faults, state_dir=options.state)
-    elif options.system == "servicenow":
-        from pilothouse_sim.servicenow.app import make_app as make_servicenow
-
-        app = make_servicenow(faults=faults, state_dir=options.state)
+    if options.system in WITH_STATE:
+        module = importlib.import_module(f"pilothouse_sim.{options.system}.app")
+        app = module.make_app(faults=faults, state_dir=options.state)
     else:
         from pilothouse_sim.models.app import make_app as make_models
 

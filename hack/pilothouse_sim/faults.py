@@ -25,6 +25,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ErrorRenderer = Callable[[int, str], web.Response]
 """(status, sentence) → a response in the dialect of the system that is stood in for."""
 
+LimitHeaders = Callable[[float, float], Mapping[str, str]]
+"""(requests a minute, seconds until the next one) → what a vendor's 429 says in its headers."""
+
 LOG_ENTRIES = 10_000
 
 caller: ContextVar[str | None] = ContextVar("caller", default=None)
@@ -51,7 +54,7 @@ class Faults:
     rate_limit_per_minute: float = 0
     """Requests a minute and user above which 429 is answered; 0: no limit."""
     index_delay_seconds: float = 0
-    """Jira: seconds until a change can be found by search (Jira Cloud's search is eventually consistent)."""
+    """Jira, Okta: seconds until a change can be found by search (theirs are eventually consistent)."""
     ttft_ms: tuple[float, float] = (80, 200)
     """Models: milliseconds to the first token, [lowest, highest]."""
     tokens_per_second: float = 150
@@ -111,7 +114,18 @@ class RateLimiter:
 class Sim:
     """The state behind ``/__sim``: faults and request log of one stand-in."""
 
-    def __init__(self, faults: Faults, render_error: ErrorRenderer, rng: random.Random) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        render_error: ErrorRenderer,
+        rng: random.Random,
+        *,
+        limits: bool = True,
+        limit_headers: LimitHeaders = lambda _per_minute, wait: {"Retry-After": str(max(1, round(wait + 0.5)))},
+    ) -> None:
+        """``limits`` False: the application itself keeps to ``rate_limit_per_minute``, in its vendor's way."""
+        self._limits = limits
+        self._limit_headers = limit_headers
         self.faults = faults
         self.rng = rng
         self._render_error = render_error
@@ -166,12 +180,12 @@ class Sim:
             await asyncio.sleep(self.rng.uniform(*faults.latency_ms) / 1000)
         if faults.error_rate and self.rng.random() < faults.error_rate:
             return self._render_error(faults.status, "The service is temporarily unavailable (injected fault).")
-        if faults.rate_limit_per_minute:
+        if faults.rate_limit_per_minute and self._limits:
             who = request.headers.get("Authorization") or request.headers.get("x-api-key") or request.remote or ""
             wait = self._limiter.wait_seconds(who, faults.rate_limit_per_minute, time.monotonic())
             if wait:
                 response = self._render_error(429, "Rate limit exceeded.")
-                response.headers["Retry-After"] = str(max(1, round(wait + 0.5)))
+                response.headers.update(self._limit_headers(faults.rate_limit_per_minute, wait))
                 return response
         try:
             return await handler(request)

@@ -1,0 +1,1 @@
+"""A stand-in for an Okta organization: users with their lifecycle, factors, groups, apps, the system log."""
