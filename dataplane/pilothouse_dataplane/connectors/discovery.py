@@ -96,13 +96,19 @@ class Discovery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def complete(self) -> bool:
+        """All tools are known, and fresh."""
+        return not self._all or not self._wanting()
+
+    def _wanting(self) -> list[tuple[str, _One]]:
+        now = self._clock()
+        return [(name, one) for name, one in self._all.items() if not one.known or now >= one.stale_at]
+
     async def prepare(self, context: CallContext) -> None:
         """Ask with this user's credential where nobody may ask. Never longer than 1.5 s; raises nothing."""
-        if not self._all or not self._tasks:
-            return
-        now = self._clock()
-        unknown = [(name, one) for name, one in self._all.items() if not one.known or now >= one.stale_at]
-        if unknown:
+        unknown = self._wanting()
+        if unknown and self._tasks:
             try:
                 async with asyncio.timeout(_PREPARE_SECONDS):
                     await asyncio.gather(*(self._as_user(name, one, context) for name, one in unknown))

@@ -162,6 +162,11 @@ class Toolset:
         """Begin to discover; wait at most so many seconds for the first answers."""
         await self._discovery.start(wait)
 
+    @property
+    def prepared(self) -> bool:
+        """Nothing is to be discovered; ``prepare`` would do nothing."""
+        return self._discovery.complete
+
     async def prepare(self, context: CallContext) -> None:
         """Before a run begins: let discovering connectors that only answer a user be asked as this one. Bounded, and
         raises nothing: tools that are not known then are not there."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pilothouse_dataplane.connectors.base import SecretText
+from pilothouse_dataplane.connectors.base import CallContext, SecretText
 from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core.journal import JournalError, Opening
 from pilothouse_dataplane.core.messages import Message, ToolResult
@@ -93,6 +93,9 @@ async def begin(runtime: Runtime, wanted: Wanted) -> Begun | Finished | NotBegun
             return NotBegun(problems.held())
         if isinstance(claimed, Finished):
             return claimed
+        if not runtime.toolset.prepared:
+            asker = claimed.run.asker.email
+            await runtime.toolset.prepare(CallContext(asker, wanted.run_id, user_token=wanted.user_token))
         if not claimed.fresh:
             return _go_on(runtime, claimed, at)
         try:

@@ -31,8 +31,11 @@ from pilothouse_dataplane.models.gateway import ModelGateway
 from pilothouse_dataplane.worker.breakers import SharedBreakers
 from pilothouse_dataplane.worker.config import ConfigError, LoadedConfig
 from pilothouse_dataplane.worker.events import EventPublisher
+from pilothouse_dataplane.worker.probing import Prober
 from pilothouse_dataplane.worker.publish import EventSink
 
+_DISCOVERY_SECONDS = 1.0
+"""How long a reload waits for connectors that ask their systems for tools."""
 _log = structlog.get_logger()
 
 
@@ -160,21 +163,29 @@ class Runtime:
     """None in tests that bring their own."""
     credentials: Credentials | None = None
     """None in tests whose connectors need none."""
+    prober: Prober | None = None
+    """None in tests whose connectors aren't probed."""
     users: int = 0
     """Runs that use it."""
     retired: bool = False
 
     async def start(self, before: Runtime | None) -> None:
-        """Take the breakers over from the configuration before."""
+        """Take the breakers over from the configuration before, and what was found of its connectors."""
         if before is not None and before.stores is not None and before.stores is not self.stores:
             await before.stores.unshare()
         if self.stores is not None:
             await self.stores.share()
         if self.credentials is not None:
             await self.credentials.start()
+        # tools that were known before a reload must not be missing after it
+        await self.toolset.start(wait=_DISCOVERY_SECONDS if before is not None else 0.0)
+        if self.prober is not None:
+            self.prober.start(before.prober if before is not None else None)
 
     async def aclose(self) -> None:
         """Close what no other configuration uses."""
+        if self.prober is not None:
+            await self.prober.aclose()
         await self.models.aclose()
         await self.toolset.aclose()
         if self.credentials is not None:
@@ -221,19 +232,28 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     credentials = Credentials(config, backend, RedisLinkStates(stores.client, config.tenant))
     # nothing here is a secret to be guessed: jitter
     jitter = random.random
+    toolset = Toolset(
+        connectors,
+        guards,
+        clock=time.monotonic,
+        random=jitter,
+        sources=credentials.sources,
+        link_url=link_page(config.public_url),
+        tenant=config.tenant,
+    )
+    prober = Prober(
+        toolset.connectors,
+        {each.name: each.url for each in config.connectors},
+        toolset.answered,
+        clock=time.monotonic,
+        wall=time.time,
+        random=jitter,
+    )
     return Runtime(
         config=config,
         hash=loaded.hash,
         models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter),
-        toolset=Toolset(
-            connectors,
-            guards,
-            clock=time.monotonic,
-            random=jitter,
-            sources=credentials.sources,
-            link_url=link_page(config.public_url),
-            tenant=config.tenant,
-        ),
+        toolset=toolset,
         memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),
         events=stores.events,
         ledger=stores.ledger,
@@ -241,4 +261,5 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         locks=stores.locks,
         stores=stores,
         credentials=credentials,
+        prober=prober,
     )

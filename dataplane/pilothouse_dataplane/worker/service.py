@@ -21,7 +21,7 @@ import structlog
 from pilothouse_dataplane.core.guard import BreakerChange, GuardRegistry
 from pilothouse_dataplane.credentials.tokens import usable_token
 from pilothouse_dataplane.ledger.base import LedgerUnavailable, NewRun, Verdict
-from pilothouse_dataplane.worker import accounts, admin, problems, tracing
+from pilothouse_dataplane.worker import accounts, admin, problems, status, tracing
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.config import ConfigWatcher, LoadedConfig
@@ -48,9 +48,9 @@ def _credentials(runtime: Runtime | None) -> dict[str, Any]:
     """GetStatus' fields about the credentials' store."""
     if runtime is None or runtime.credentials is None:
         return {}
-    status = runtime.credentials.status()
-    until = None if status.until is None else datetime.fromtimestamp(status.until, UTC)
-    return {"credentials_error": status.error, "credentials_until": until}
+    store = runtime.credentials.status()
+    until = None if store.until is None else datetime.fromtimestamp(store.until, UTC)
+    return {"credentials_error": store.error, "credentials_until": until}
 
 
 class AgentService(agent_pb2_grpc.AgentServicer):
@@ -259,8 +259,12 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             draining=self.draining,
             active_runs=len(self._runs),
             config_error=self.watcher.error if self.watcher else "",
+            connectors=status.connector_statuses(runtime) if runtime else (),
             **_credentials(runtime),
         )
+
+    async def ListTools(self, request: agent.ListToolsRequest, context: Any) -> agent.ListToolsResponse:
+        return status.list_tools(await self._of_tenant(request.tenant, context))
 
     # --- accounts: what the gateway's page asks -----------------------------------------------------------------------
     async def ListAccounts(self, request: agent.ListAccountsRequest, context: Any) -> agent.ListAccountsResponse:
