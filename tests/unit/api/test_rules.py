@@ -66,6 +66,7 @@ def test_smallest_object_is_read_and_unknown_fields_are_ignored(kind: type[Kind]
     assert kind.model_validate(read_back.to_api()) == read_back
 
 
+VAULT: Object = {"address": "https://v:8200", "role": "acme"}
 STEPS = "strategy/canary/steps"
 METRIC = "analysis/metrics/0"
 
@@ -92,6 +93,38 @@ METRIC = "analysis/metrics/0"
         (Connector, "resilience", {"breaker": {"slowCallRatePercent": 60}}, "set slowCallAfter, or remove"),
         (Connector, "tools", {"approvals": [{"match": "a", "by": "Group"}]}, "group goes with by Group"),
         (Connector, "tools", {"approvals": [{"match": "a", "group": "it"}]}, "group goes with by Group"),
+        (Connector, "auth/oauth/authorizationURL", "https://a", "authorizationURL and tokenURL are one server's"),
+        (Connector, "auth/oauth/tokenURL", "https://a", "authorizationURL and tokenURL are one server's"),
+        (Connector, "type", "mcp", "openapi and mcp have no authorization server of their own"),
+        (Connector, "type", "openapi", "openapi goes with type openapi and with no other"),
+        (Connector, "openapi", {"document": {"url": "https://a"}}, "openapi goes with type openapi and with no other"),
+        (Connector, "openapi", {"document": {}}, "set exactly one of url, configMapKeyRef and secretKeyRef"),
+        (
+            Connector,
+            "openapi",
+            {"document": {"url": "https://a", "secretKeyRef": {"name": "a", "key": "b"}}},
+            "set exactly one of url, configMapKeyRef and secretKeyRef",
+        ),
+        (
+            Connector,
+            "openapi",
+            {"document": {"secretKeyRef": {"name": "a", "key": "b/c"}}},
+            "must be a key of the object",
+        ),
+        (Connector, "openapi", {"document": {"url": "https://a"}, "operations": ["a b"]}, "must be an operation's id"),
+        (Connector, "apiVersion", "v66.0", "apiVersion goes with type salesforce"),
+        (Connector, "apiVersion", "66.0", "must be a version of Salesforce's API"),
+        (Connector, "tools", {"deny": ["a", "a"]}, "Duplicate value"),
+        (Connector, "tools", {"effects": [{"match": "a", "effect": "Read"}] * 2}, "Duplicate value"),
+        (Connector, "cache", {"ttl": "0s"}, "must be a duration above zero"),
+        (Tenant, "credentials", {"backend": "Vault", "vault": VAULT | {"role": "a/b"}}, "must be a role's name"),
+        (Tenant, "credentials", {"backend": "Vault", "vault": VAULT | {"mount": "/kv/"}}, "must be a mount's path"),
+        (
+            Tenant,
+            "credentials",
+            {"backend": "Vault", "vault": VAULT | {"authMount": "a/../b"}},
+            "must be a mount's path",
+        ),
         (Connector, "url", "acme.example/jira", "must be an address that starts with http:// or https://"),
         (ModelRoute, "providers/0", {"name": "local", "type": "OpenAI"}, "the vendor's own endpoint needs a key"),
         (ModelRoute, "providers/1/name", "local", "Duplicate value"),
@@ -130,6 +163,11 @@ def test_wrong_object_is_refused_with_what_to_change(kind: type[Kind], path: str
         (Connector, "resilience", {"breaker": {"slowCallAfter": "1s", "slowCallRatePercent": 60}}),
         (Connector, "tools", {"approvals": [{"match": "a", "by": "Group", "group": "it"}]}),
         (Connector, "auth", {"mode": "ServiceAccount", "serviceAccount": {"tokenSecretRef": {"name": "kb"}}}),
+        (Connector, "auth/oauth", {"clientSecretRef": {"name": "a"}, "revocationURL": "https://a/revoke"}),
+        (Connector, "tools", {"approvals": [{"match": "a", "by": "Nobody"}], "deny": ["b"]}),
+        (Connector, "tools", {"effects": [{"match": "a", "effect": "Read"}, {"match": "b", "effect": "Destructive"}]}),
+        (Connector, "resilience", {"rateLimit": {"requestsPerMinute": 1}}),
+        (Connector, "cache", {"ttl": "15s"}),
         (ModelRoute, "fallback", ["mid", "fast"]),
         (Rollout, STEPS, [{"pause": {}}, {"setWeight": 0}, {"setWeight": 100}, {"pause": {"duration": "1h"}}]),
         (Rollout, METRIC, {"name": "q", "source": "Prometheus", "query": "x", "successCondition": "result >= -0.5"}),
@@ -175,3 +213,16 @@ def test_condition_is_found_by_type() -> None:
     assert ready is not None
     assert ready.reason == "WorkersReady"
     assert tenant.status.condition("Accepted") is None
+
+
+def test_each_type_has_what_goes_with_it() -> None:
+    account = {"mode": "ServiceAccount", "serviceAccount": {"tokenSecretRef": {"name": "kb"}}}
+    document = {"document": {"configMapKeyRef": {"name": "docs", "key": "openapi.json"}}}
+    linking = {"clientSecretRef": {"name": "a"}, "authorizationURL": "https://a/a", "tokenURL": "https://a/t"}
+    read(Connector, {**CONNECTOR, "type": "openapi", "auth": account, "openapi": document})
+    read(Connector, {**CONNECTOR, "type": "mcp", "auth": {"mode": "UserOAuth", "oauth": linking}})
+    read(Connector, {**CONNECTOR, "type": "salesforce", "apiVersion": "v66.0"})
+    vault = read(Tenant, {**TENANT, "credentials": {"backend": "Vault", "vault": VAULT}})
+    assert isinstance(vault, Tenant)
+    assert vault.spec.credentials.vault is not None
+    assert vault.spec.credentials.vault.to_api() == VAULT | {"mount": "kv", "authMount": "kubernetes"}
