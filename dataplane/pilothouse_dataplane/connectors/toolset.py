@@ -172,8 +172,8 @@ class Toolset:
         raises nothing: tools that are not known then are not there."""
         await self._discovery.prepare(context)
 
-    def forget(self, user_email: str, connector: str) -> None:
-        """Serve nothing more of what this user has read: she has linked another account, or none."""
+    def forget(self, user_email: str | None, connector: str) -> None:
+        """Serve nothing more of what this user (None: anybody) has read: she has linked another account, or none."""
         entry = self._entries.get(connector)
         layer: object = entry.wrapped if entry is not None else None
         while layer is not None:

@@ -77,6 +77,7 @@ async def finish_link(runtime: Runtime, request: agent.FinishLinkRequest) -> age
         )
     except LinkFailed as failed:
         return agent.FinishLinkResponse(error=_error(failed))
+    runtime.toolset.forget(None, view.connector)  # what was read as another account
     return agent.FinishLinkResponse(account=_account(view))
 
 
@@ -88,6 +89,7 @@ async def unlink(runtime: Runtime, request: agent.UnlinkRequest) -> agent.Unlink
         message = await _linking(runtime).unlink(request.user.email, request.connector)
     except LinkFailed as failed:
         return agent.UnlinkResponse(error=_error(failed))
+    runtime.toolset.forget(request.user.email, request.connector)
     return agent.UnlinkResponse(message=message)
 
 

@@ -74,10 +74,11 @@ class WithCache(Wrapper):
         finally:
             self.forget(context.user_email)  # it is looked for because a write may have happened
 
-    def forget(self, user: str) -> None:
-        """Serve nothing more of what this user has read."""
+    def forget(self, user_email: str | None) -> None:
+        """Serve nothing more of what this user (None: anybody) has read."""
         self._forgotten += 1
-        for key in [key for key in self._kept if key[0] == user]:
+        user = None if user_email is None else user_email.casefold()
+        for key in [key for key in self._kept if user is None or key[0] == user]:
             self._drop(key)
 
     def _get(self, key: _Key) -> _Kept | None:
@@ -108,7 +109,7 @@ class WithCache(Wrapper):
 def _key(user: str, tool: Tool, arguments: Mapping[str, Any]) -> _Key | None:
     """None where the arguments have no canonical form: such a call is not kept."""
     try:
-        return user, tool.name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+        return user.casefold(), tool.name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
     except (TypeError, ValueError):
         return None
 
