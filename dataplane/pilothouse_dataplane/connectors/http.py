@@ -115,8 +115,6 @@ class JsonClient:
         ``raw``: it is given as bytes, of whatever media type.
         """
         base = base_url.rstrip("/") or self.base_url
-        if (why := self._refused(base)) is not None:
-            raise self._forbidden(why)
         sent = {"Accept": "application/json", **(headers or {})}
         if token is not None:
             sent["Authorization"] = f"{scheme} {token.reveal()}"
@@ -128,9 +126,10 @@ class JsonClient:
             data = aiohttp.FormData(dict(form))
         elif content is not None:
             data, sent["Content-Type"] = content
+        session = self.session(base)
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._open().request(
+                response = await session.request(
                     method,
                     base + path,
                     data=data,
@@ -173,7 +172,11 @@ class JsonClient:
             self._judged[base] = refused_url(base, self.egress)
         return self._judged[base]
 
-    def _open(self) -> aiohttp.ClientSession:
+    def session(self, base_url: str) -> aiohttp.ClientSession:
+        """The guarded session, for protocols that stream. Raises SystemUnavailable where the rule forbids the
+        address."""
+        if (why := self._refused(base_url)) is not None:
+            raise self._forbidden(why)
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # how many calls there are at a time is the toolset's to say

@@ -15,22 +15,15 @@ from typing import Any
 
 import orjson
 
+from pilothouse_dataplane.connectors.foreign_schema import SchemaReader, line
+
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
 _MAX_OPERATIONS = 2000
-_MAX_DEPTH = 12
-_MAX_NODES = 4000
-"""Of one operation's schema with its references put in: a document may refer to itself without end."""
-_MAX_TEXT = 300
 _HOP_HEADERS = (
     "authorization cookie host connection content-length content-type content-encoding accept transfer-encoding "
     "upgrade te trailer expect proxy-authorization forwarded x-forwarded-for x-forwarded-host"
 )
 _FORBIDDEN_HEADERS = frozenset(_HOP_HEADERS.split())
-_KEPT = (
-    "type", "format", "enum", "const", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "minLength", "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "required",
-)  # fmt: skip
-"""Words of JSON Schema that are taken over; the others describe, or refer to somewhere."""
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PATH = re.compile(r"/[A-Za-z0-9/_.~!$&'()*+,;=:@%{}-]*")
 
@@ -124,11 +117,11 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
 class _Reader:
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
-        self._nodes = 0
+        self._schemas = SchemaReader(document)
 
     def operation(self, path: str, method: str, item: Mapping[str, Any], raw: Mapping[str, Any]) -> Operation | None:
         """None where it can't be called: a required part has no form that is served."""
-        self._nodes = 0
+        self._schemas.begin()
         properties: dict[str, Any] = {}
         required: list[str] = []
         arguments: list[Argument] = []
@@ -136,7 +129,7 @@ class _Reader:
         merged: dict[tuple[str, str], Mapping[str, Any]] = {}
         for source in (item.get("parameters"), raw.get("parameters")):
             for parameter in source if isinstance(source, list) else ():
-                resolved = self._resolve(parameter)
+                resolved = self._schemas.resolve(parameter)
                 merged[str(resolved.get("name", "")), str(resolved.get("in", ""))] = resolved
         for (name, place), parameter in merged.items():
             needed = parameter.get("required") is True or place == "path"
@@ -186,7 +179,7 @@ class _Reader:
         """Take the request's body over; False where it is needed and is no JSON."""
         if raw is None:
             return True
-        body = self._resolve(raw)
+        body = self._schemas.resolve(raw)
         content = body.get("content")
         media = next(
             (
@@ -199,7 +192,7 @@ class _Reader:
         )
         if not isinstance(media, Mapping):
             return body.get("required") is not True
-        schema = self._schema(media.get("schema"), 0)
+        schema = self._schemas.schema(media.get("schema"), 0)
         fields = schema.get("properties")
         if schema.get("type") == "object" and isinstance(fields, dict) and fields and not fields.keys() & properties:
             for name, field in fields.items():
@@ -215,74 +208,21 @@ class _Reader:
         return True
 
     def _described(self, parameter: Mapping[str, Any]) -> dict[str, Any]:
-        schema = self._schema(parameter.get("schema"), 0)
+        schema = self._schemas.schema(parameter.get("schema"), 0)
         text = parameter.get("description")
         if isinstance(text, str) and "description" not in schema:
-            schema["description"] = _line(text)
+            schema["description"] = line(text)
         return schema
-
-    def _schema(self, raw: object, depth: int) -> dict[str, Any]:
-        """The part of a schema that a model and the check of arguments can use, with references put in."""
-        self._nodes += 1
-        if depth > _MAX_DEPTH or self._nodes > _MAX_NODES or not isinstance(raw, Mapping):
-            return {}
-        node = self._resolve(raw)
-        if node.get("readOnly") is True:
-            return {}
-        made: dict[str, Any] = {word: node[word] for word in _KEPT if word in node and _plain(word, node[word])}
-        if node.get("nullable") is True and isinstance(made.get("type"), str):  # OpenAPI 3.0's way
-            made["type"] = [made["type"], "null"]
-        if isinstance(node.get("description"), str):
-            made["description"] = _line(node["description"])
-        fields = node.get("properties")
-        if isinstance(fields, Mapping):
-            made["properties"] = {
-                name: self._schema(field, depth + 1)
-                for name, field in list(fields.items())[:200]
-                if isinstance(name, str)
-                and not (isinstance(field, Mapping) and self._resolve(field).get("readOnly") is True)
-            }
-            made.setdefault("type", "object")
-            if isinstance(made.get("required"), list):
-                made["required"] = [name for name in made["required"] if name in made["properties"]]
-        if "items" in node:
-            made["items"] = self._schema(node["items"], depth + 1)
-        for word in ("oneOf", "anyOf", "allOf"):
-            if isinstance(node.get(word), list) and node[word]:
-                parts = [self._schema(part, depth + 1) for part in node[word][:20]]
-                if word == "allOf":
-                    made = _joined([made, *parts])
-                else:
-                    made[word] = parts
-        extra = node.get("additionalProperties")
-        if isinstance(extra, bool):
-            made["additionalProperties"] = extra
-        return made
-
-    def _resolve(self, raw: object) -> Mapping[str, Any]:
-        """What a local reference leads to; an empty object where it leads nowhere, elsewhere, or round in a circle."""
-        seen: set[str] = set()
-        while isinstance(raw, Mapping) and isinstance(raw.get("$ref"), str):
-            reference = raw["$ref"]
-            if not reference.startswith("#/") or reference in seen:
-                return {}
-            seen.add(reference)
-            target: object = self._document
-            for part in reference[2:].split("/"):
-                key = part.replace("~1", "/").replace("~0", "~")
-                target = target.get(key) if isinstance(target, Mapping) else None
-            raw = target
-        return raw if isinstance(raw, Mapping) else {}
 
     def _returns(self, raw: object) -> Mapping[str, Any] | None:
         """Only whether it is an object or a list: documents describe answers less well than they describe questions."""
         for status in ("200", "201", "2XX", "default"):
-            response = self._resolve(raw.get(status)) if isinstance(raw, Mapping) else {}
+            response = self._schemas.resolve(raw.get(status)) if isinstance(raw, Mapping) else {}
             content = response.get("content")
             for kind, media in content.items() if isinstance(content, Mapping) else ():
                 if "json" in str(kind) and isinstance(media, Mapping):
-                    self._nodes = 0
-                    shape = self._resolve(media.get("schema")).get("type")
+                    self._schemas.begin()
+                    shape = self._schemas.resolve(media.get("schema")).get("type")
                     return {"type": shape} if shape in ("object", "array") else None
         return None
 
@@ -291,12 +231,12 @@ class _Reader:
         wanted = raw.get("security", self._document.get("security"))
         if not isinstance(wanted, list) or not wanted:
             return "Authorization", "Bearer"
-        schemes = self._resolve({"$ref": "#/components/securitySchemes"})
+        schemes = self._schemas.resolve({"$ref": "#/components/securitySchemes"})
         for choice in wanted:
             if choice == {}:
                 return "Authorization", "Bearer"
             for name in choice if isinstance(choice, Mapping) else ():
-                scheme = self._resolve(schemes.get(name))
+                scheme = self._schemas.resolve(schemes.get(name))
                 kind, where = scheme.get("type"), scheme.get("in")
                 if kind in ("oauth2", "openIdConnect") or (kind == "http" and scheme.get("scheme") == "bearer"):
                     return "Authorization", "Bearer"
@@ -313,56 +253,6 @@ class _Reader:
         return "", ""
 
 
-def _plain(word: str, value: object) -> bool:
-    """Whether a word's value is of its kind, so that the schema compiles."""
-    if word == "type":
-        kinds = value if isinstance(value, list) else [value]
-        return all(kind in ("string", "integer", "number", "boolean", "object", "array", "null") for kind in kinds)
-    if word in ("enum", "required"):
-        if word == "required":
-            return isinstance(value, list) and all(isinstance(name, str) for name in value)
-        return isinstance(value, list) and 0 < len(value) <= 500
-    if word in ("minLength", "maxLength", "minItems", "maxItems"):
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if word in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if word == "uniqueItems":
-        return isinstance(value, bool)
-    if word == "pattern":
-        return isinstance(value, str) and len(value) < 500 and _compiles(value)
-    if word == "format":
-        return isinstance(value, str)
-    return True
-
-
-def _compiles(pattern: str) -> bool:
-    """Whether the linear-time engine takes it: look-arounds and back-references it does not know are left out."""
-    if re.search(r"\\[1-9]|\(\?[=!<]", pattern):
-        return False
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
-
-
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """``allOf`` as one schema: models and people read that better."""
-    whole: dict[str, Any] = {}
-    for part in parts:
-        for word, value in part.items():
-            if word == "properties":
-                whole.setdefault("properties", {}).update(value)
-            elif word == "required":
-                whole["required"] = [
-                    *whole.get("required", []),
-                    *(v for v in value if v not in whole.get("required", [])),
-                ]
-            else:
-                whole.setdefault(word, value)
-    return whole
-
-
 def _free(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or one like it that is not taken (a path and a query parameter may have the same)."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64]
@@ -377,9 +267,4 @@ def _identifier(raw: object, method: str, path: str) -> str:
 def _sentence(raw: Mapping[str, Any], method: str, path: str) -> str:
     texts: Iterator[object] = (raw.get(word) for word in ("summary", "description"))
     text = next((t for t in texts if isinstance(t, str) and t.strip()), f"{method.upper()} {path}")
-    return _line(text)
-
-
-def _line(text: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(plain.split())[:_MAX_TEXT]
+    return line(text)

@@ -327,8 +327,8 @@ def test_a_document_that_refers_to_itself_ends() -> None:
 
 
 _WORDS = (
-    "$ref type properties items allOf parameters in name schema requestBody content application/json responses required "
-    "security"
+    "$ref type properties items allOf parameters in name schema requestBody content application/json responses "
+    "required security"
 )
 _LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("#/components")
 
