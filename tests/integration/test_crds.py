@@ -136,6 +136,11 @@ GOOD_REF = st.fixed_dictionaries({"name": st.sampled_from(["acme", "a.b", "0"])}
 DURATION = st.sampled_from(["30s", "1h30m", "180d", "500ms"]) | st.sampled_from(
     ["0s", "00m", "10", "s", "1w", "-1s", ""]
 )
+MOUNT = st.sampled_from(["kv", "teams/kv-2", "k_8"]) | st.sampled_from(
+    ["", "/kv", "kv/", "a//b", "a.b", "*", 'a"', "x" * 129]
+)
+ROLE = st.sampled_from(["acme", "a.b-c_d", "A"]) | st.sampled_from(["", "a/b", "-a", "a\n", "../a", "x" * 129])
+VERSION_TEXT = st.sampled_from(["v66.0", "v100.0"]) | st.sampled_from(["66.0", "v6.0", "v66", "v66.0\n", ""])
 MONEY = st.sampled_from(["0", "250", "0.002", "00.10"]) | st.sampled_from(["-1", "1e3", "0.", ".5", "$3", "NaN", 2])
 PERCENT = st.sampled_from(["2%", "12.5%", "150%"]) | st.sampled_from(["2", "-2%", "%", "2.%", "1.234%"])
 URL = st.sampled_from(["http://a.b:80/v1", "https://x"]) | st.sampled_from(["ftp://x", "https://", "https://a b", "x"])
@@ -194,23 +199,43 @@ tenant_spec = opt(
     limits=opt({}, requestsPerMinute=count, dailyBudgetUSD=money),
     credentials=opt(
         {"backend": st.sampled_from(["Vault", "Kubernetes"])},
-        vault=opt({"address": url, "role": st.just("acme")}, mount=often(st.just("kv"), TEXT)),
+        vault=opt(
+            {"address": url, "role": often(st.just("acme"), ROLE)},
+            mount=often(st.just("kv"), TEXT),
+            authMount=often(st.just("k8s/eu"), MOUNT),
+            caSecretRef=ref,
+        ),
     ),
 )
 AUTH = {
-    "oauth": opt({}, clientSecretRef=ref, scopes=scopes, linkedAccountsSecretRef=ref),
-    "tokenExchange": opt({"tokenURL": url, "audience": st.just("a"), "clientSecretRef": ref}, scopes=scopes),
+    "oauth": opt({}, clientSecretRef=ref, scopes=scopes, linkedAccountsSecretRef=ref)
+    | opt({"clientSecretRef": ref}, authorizationURL=url, tokenURL=url, revocationURL=url),
+    "tokenExchange": opt(
+        {"tokenURL": url, "audience": st.just("a"), "clientSecretRef": ref},
+        scopes=scopes,
+        grant=st.sampled_from(["RFC8693", "EntraOnBehalfOf", "rfc8693"]),
+    ),
     "jwtBearer": obj(tokenURL=url, issuer=st.just("i"), audience=st.just("a"), privateKeySecretRef=ref),
     "serviceAccount": opt({"tokenSecretRef": ref}, writes=st.sampled_from(["Deny", "Allow"])),
 }
+key_ref = obj(name=st.sampled_from(["docs", "Docs"]), key=often(st.just("api.json"), st.sampled_from(["a/b", "", "ä"])))
 MODES = dict(zip(["UserOAuth", "TokenExchange", "JWTBearer", "ServiceAccount"], AUTH, strict=True))
 matching_auth = st.sampled_from(list(MODES)).flatmap(
     lambda mode: obj(mode=st.just(mode), **{MODES[mode]: AUTH[MODES[mode]]})
 )
+document = st.one_of(
+    *(obj(**{place: key_ref}) for place in ("configMapKeyRef", "secretKeyRef")),
+    obj(url=url),
+    opt({}, url=url, configMapKeyRef=key_ref, secretKeyRef=key_ref),
+)
+OPENAPI = opt(
+    {"document": document},
+    operations=st.lists(often(st.sampled_from(["get*", "list"]), st.sampled_from(["", "a b", "ä"])), max_size=2),
+)
 connector_spec = opt(
     {
         "tenantRef": ref,
-        "type": often(st.sampled_from(["jira", "okta", "mcp"]), st.just("Jira")),
+        "type": often(st.sampled_from(["jira", "okta", "mcp", "salesforce"]), st.sampled_from(["Jira", "openapi"])),
         "url": url,
         "auth": often(matching_auth, opt({"mode": st.sampled_from(list(MODES))}, **AUTH)),
     },
@@ -219,14 +244,20 @@ connector_spec = opt(
         allow=st.lists(glob, max_size=3),
         approvals=st.lists(
             often(
-                opt({"match": glob}, by=st.sampled_from(["User", "Manager"])),
+                opt({"match": glob}, by=st.sampled_from(["User", "Manager", "Nobody"])),
                 opt({"match": glob}, by=st.sampled_from(["User", "Group"]), group=TEXT),
             ),
             max_size=2,
         ),
+        deny=st.lists(glob, max_size=3),
+        effects=st.lists(opt({"match": glob}, effect=st.sampled_from(["Read", "Write", "Destructive"])), max_size=2),
     ),
+    cache=opt({}, ttl=duration),
+    openapi=OPENAPI,
+    apiVersion=VERSION_TEXT,
     resilience=opt(
         {},
+        rateLimit=opt({}, requestsPerMinute=count),
         timeout=duration,
         retry=opt({}, attempts=often(st.integers(1, 10), count)),
         breaker=opt(
@@ -344,6 +375,10 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "limits": obj(dailyBudgetUSD=MONEY),
         "credentials/backend": st.sampled_from(["Vault", "Kubernetes"]),
         "credentials/vault/address": URL,
+        "credentials/vault/mount": MOUNT,
+        "credentials/vault/authMount": MOUNT,
+        "credentials/vault/role": ROLE,
+        "credentials/vault/caSecretRef": REF,
     },
     "Connector": {
         "tenantRef": REF,
@@ -359,9 +394,37 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "auth/jwtBearer": AUTH["jwtBearer"],
         "auth/serviceAccount": AUTH["serviceAccount"],
         "tools": obj(allow=st.lists(st.sampled_from(["*", "a.b", "a b", "ä", ""]), max_size=2)),
+        "tools/deny": st.lists(st.sampled_from(["*", "a.b", "a b", "ä", ""]), max_size=2),
+        "tools/effects": st.lists(
+            opt({"match": st.sampled_from(["a", "b", "a b"])}, effect=st.sampled_from(["Read", "Write", "None"])),
+            max_size=2,
+        ),
+        "type": st.sampled_from(["okta", "openapi", "mcp", "salesforce", "Jira"]),
+        "apiVersion": VERSION_TEXT,
+        "cache": opt({}, ttl=DURATION),
+        "openapi": OPENAPI,
+        "auth/oauth/authorizationURL": URL,
+        "auth/oauth/revocationURL": URL,
+        "../spec": st.builds(
+            lambda type_, linking, more: {
+                "tenantRef": {"name": "acme"},
+                "type": type_,
+                "url": "https://x",
+                "auth": {"mode": "UserOAuth", "oauth": {"clientSecretRef": {"name": "s"}, **linking}},
+                **more,
+            },
+            st.sampled_from(["openapi", "mcp", "salesforce"]),
+            st.sampled_from([{}, {"authorizationURL": "https://a", "tokenURL": "https://t"}]),
+            opt({}, openapi=OPENAPI, apiVersion=VERSION_TEXT),
+        ),
+        "resilience/rateLimit": opt({}, requestsPerMinute=st.sampled_from([0, 1, 1_000_000, 1_000_001, "1"])),
         "resilience": obj(timeout=DURATION),
         "tools/approvals": st.lists(
-            opt({"match": st.just("a")}, by=st.sampled_from(["User", "Group"]), group=st.sampled_from(["", "it"])),
+            opt(
+                {"match": st.just("a")},
+                by=st.sampled_from(["User", "Group", "Nobody"]),
+                group=st.sampled_from(["", "it"]),
+            ),
             max_size=1,
         ),
         "resilience/breaker": opt(
