@@ -1,4 +1,4 @@
-"""``pilothouse demo``: from nothing to an answered request, in seven steps that each show what they did.
+"""``pilothouse demo``: from nothing to an answered request, in eight steps that each show what they did.
 
 It checks what it shows: the new issue is fetched from Jira, and nothing may have been created for the contractor. With
 ``OPENAI_API_KEY`` or ``OPENAI_BASE_URL`` in the environment a real model plans and answers (``OPENAI_MODEL`` names it)
@@ -8,7 +8,6 @@ instead of the stand-in. It can be run again: each run files another issue. ``CL
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import yaml
 
 from pilothouse_api.names import PLAN_STEP, SYSTEM_NAMESPACE, worker_name
-from pilothouse_local import cluster, foreign
+from pilothouse_local import browser, cluster, demo_tenant, foreign, vault
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import CHECKOUT, SIM_NAMESPACE, Kubectl
@@ -95,8 +94,13 @@ class Demo:
         with ExitStack() as stack:
             jira_url = stack.enter_context(address_of(self._kubectl, SIM_NAMESPACE, "jira", 8080))
             chat_url, tokens = self._front_door(stack)
-            accounts = _linked_accounts()
-            jira = {user: JiraApi(jira_url, accounts[user]) for user in (EMPLOYEE, CONTRACTOR, MANAGER)}
+            # The stand-in's own administrator looks at it, with the tokens of its seed; the agent has none of these.
+            jira = {
+                user: JiraApi(jira_url, f"jira-token-{user.partition('@')[0]}")
+                for user in (EMPLOYEE, CONTRACTOR, MANAGER)
+            }
+            with self._step("Link the employees' own Jira accounts, as each does on the page /accounts"):
+                self._link(chat_url, tokens)
             before = jira[MANAGER].keys("IT")
             with self._step(f"Ask as {EMPLOYEE}: {QUESTION}"):
                 answer = self._ask(chat_url, tokens[EMPLOYEE], QUESTION)
@@ -161,17 +165,25 @@ class Demo:
             foreign.up(self._console, kind=self._where == "kind")
 
     def _apply(self) -> None:
-        real = bool(self._env.get("OPENAI_API_KEY") or self._env.get("OPENAI_BASE_URL"))
-        if not real:
-            said = self._kubectl.run("apply", f"--filename={DEMO_FOLDER}")
-        else:
-            files = [f for f in sorted(DEMO_FOLDER.glob("*.yaml")) if f.name != "modelroute.yaml"]
+        ports = {}
+        if self._instance is not None:
+            settings = cluster.require_running(self._instance)
+            ports = settings.node_ports
+            vault.put_secrets(self._instance, settings, TENANT, TENANT, demo_tenant.vault_secrets())
+            self._console.say(f"   OAuth clients and a key -> {vault.MOUNT}/{TENANT}/{TENANT}/secrets in OpenBao")
+        objects = demo_tenant.objects(ports)
+        if self._env.get("OPENAI_API_KEY") or self._env.get("OPENAI_BASE_URL"):
             # The model's objects go in before the tenant that refers to them, after the namespace.
-            said = self._kubectl.run("apply", f"--filename={files[0]}")
-            said += self._kubectl.run("apply", "--filename=-", stdin=yaml.safe_dump_all(real_model(self._env)))
-            said += self._kubectl.run("apply", *(f"--filename={file}" for file in files[1:]))
+            others = [one for one in objects[1:] if one["kind"] != "ModelRoute"]
+            objects = [objects[0], *real_model(self._env), *others]
+        said = self._kubectl.run("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
         for line in said.splitlines():
             self._console.say(f"   {line}")
+
+    def _link(self, chat_url: str, tokens: Mapping[str, str]) -> None:
+        gateway = chat_url.replace("ws://", "http://").removesuffix("/v1/chat")
+        for user, token in tokens.items():
+            self._console.say(f"   {user}: {browser.link(gateway, token, 'jira', user)}")
 
     def _front_door(self, stack: ExitStack) -> tuple[str, dict[str, str]]:
         """The gateway's WebSocket address and a development token for each user."""
@@ -228,7 +240,7 @@ class Demo:
         page = chat_url.replace("ws://", "http://").removesuffix("/v1/chat")
         chosen = f"KUBECONFIG={self._instance.kubeconfig} " if self._instance else ""
         self._console.say(
-            "\n7. What to try next\n"
+            "\n8. What to try next\n"
             "   make tui      watch sessions, breakers and costs\n"
             "   make chat     ask in the terminal\n"
             f"   {chosen}kubectl get tn,conn,mr,ro -A\n"
@@ -265,13 +277,6 @@ def real_model(env: Mapping[str, str]) -> list[dict[str, Any]]:
         for target in tier["targets"]:
             target.update(provider="openai", model=model)
     return [*objects, route]
-
-
-def _linked_accounts() -> dict[str, str]:
-    """Jira tokens by e-mail, from the Secret of the demo."""
-    secret = yaml.safe_load((DEMO_FOLDER / "secrets.yaml").read_text(encoding="utf-8"))
-    accounts: dict[str, str] = json.loads(secret["stringData"]["accounts.json"])
-    return accounts
 
 
 async def ask(url: str, token: str, text: str, say: Callable[[str], None]) -> Answer:
