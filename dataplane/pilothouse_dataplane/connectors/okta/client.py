@@ -19,14 +19,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pilothouse_dataplane.connectors.base import CallContext, RateLimit, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.dialect import error_of
 from pilothouse_dataplane.connectors.http import JsonClient, JsonResponse
+from pilothouse_dataplane.connectors.limits import parse_rate_limit
 from pilothouse_dataplane.connectors.shape import mapping, mappings, objects, text
 
 API = "/api/v1"
 _MAX_PAGES = 10
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _NEXT = re.compile(r";\s*rel\s*=\s*\"?next\"?\s*(?:;|,|$)")
-_LONGEST_WINDOW = 3600.0
-"""Seconds; Okta's windows are a minute. What says more is a wrong clock."""
 
 
 def sentence(body: object) -> str:
@@ -42,13 +41,9 @@ def sentence(body: object) -> str:
 def rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
     """What the headers say. ``now``: Unix seconds, used where the answer has no Date of its own, which is the clock
     that Okta's reset is told by."""
-    try:
-        remaining, reset = int(headers["X-Rate-Limit-Remaining"]), float(headers["X-Rate-Limit-Reset"])
-    except (KeyError, ValueError):
-        return None
     with suppress(KeyError, ValueError, TypeError):
         now = parsedate_to_datetime(headers["Date"]).timestamp()
-    return RateLimit(max(0, remaining), min(max(0.0, reset - now), _LONGEST_WINDOW))
+    return parse_rate_limit(headers, now)
 
 
 def next_query(headers: Mapping[str, str], base_url: str, path: str) -> dict[str, str] | None:
@@ -156,7 +151,7 @@ class OktaClient:
 
 def _error(response: JsonResponse, needs: str, limit: RateLimit | None) -> Exception:
     if response.status == 429 and response.retry_after is None and limit is not None:
-        response = replace(response, retry_after=limit.reset_seconds)
+        response = replace(response, retry_after=limit.reset_seconds or None)
     said = sentence(response.body)
     if response.status == 403 and "insufficient_scope" in response.headers.get("WWW-Authenticate", ""):
         said = f"{said} The linked account was not granted the scope for it.".strip()
