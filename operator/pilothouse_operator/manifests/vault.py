@@ -77,6 +77,7 @@ def policy(mount: str, prefix: str) -> str:
     rules = {
         f"{mount}/data/{prefix}/secrets": ["read"],
         f"{mount}/data/{prefix}/users/*": ["create", "read", "update", "delete"],
-        f"{mount}/metadata/{prefix}/users/*": ["list", "delete"],
+        # create and update: an entry is told to keep its last version only, so that no replaced token stays readable.
+        f"{mount}/metadata/{prefix}/users/*": ["create", "update", "list", "delete"],
     }
     return json.dumps({"path": {path: {"capabilities": allowed} for path, allowed in rules.items()}}, sort_keys=True)

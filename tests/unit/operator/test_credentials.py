@@ -147,7 +147,7 @@ def test_the_policy_allows_the_tenants_own_paths_and_nothing_else() -> None:
     assert rules == {
         "kv/data/acme/acme/secrets": {"capabilities": ["read"]},
         "kv/data/acme/acme/users/*": {"capabilities": ["create", "read", "update", "delete"]},
-        "kv/metadata/acme/acme/users/*": {"capabilities": ["list", "delete"]},
+        "kv/metadata/acme/acme/users/*": {"capabilities": ["create", "update", "list", "delete"]},
     }
 
 
