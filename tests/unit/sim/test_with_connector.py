@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 
-from pilothouse_dataplane.connectors.base import CallContext, Refused
-from pilothouse_dataplane.connectors.factory import Credentials
+from pilothouse_api.egress import EgressRule
+from pilothouse_dataplane.connectors.base import CallContext, Credential, Refused, SecretText
+from pilothouse_dataplane.connectors.http import JsonClient
 from pilothouse_dataplane.connectors.jira.connector import JiraConnector
 from pilothouse_dataplane.core.messages import ToolResult
 from pilothouse_sim.faults import Faults
 from pilothouse_sim.jira.app import make_app
-
-ACCOUNTS = {f"{user}@acme.example": f"jira-token-{user}" for user in ("employee", "manager", "contractor")}
 
 
 @pytest.fixture
@@ -23,14 +22,15 @@ async def jira() -> AsyncIterator[JiraConnector]:
     # Search lags, as Jira Cloud's does: what works here works there.
     async with TestServer(make_app(faults=Faults(index_delay_seconds=60))) as server:
         url = str(server.make_url("/")).rstrip("/")
-        connector = JiraConnector("jira", url, Credentials("Jira", ACCOUNTS, None), 5)
+        connector = JiraConnector("jira", JsonClient("Jira", url, 5, EgressRule(allow_hosts=("127.0.0.1",))))
         yield connector
         await connector.aclose()
 
 
 async def call(jira: JiraConnector, verb: str, user: str = "employee", **arguments: Any) -> ToolResult:
     tool = next(tool for tool in jira.describe_tools() if tool.name == f"jira.issue.{verb}")
-    return await jira.call(tool, arguments, CallContext(f"{user}@acme.example", "key-1"))
+    credential = Credential(SecretText(f"jira-token-{user}"), f"{user}@acme.example")
+    return await jira.call(tool, arguments, CallContext(f"{user}@acme.example", "key-1", credential=credential))
 
 
 async def test_search_sees_what_the_user_has_just_created(jira: JiraConnector) -> None:

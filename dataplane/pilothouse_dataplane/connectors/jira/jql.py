@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 _TEXT_SPECIAL = re.compile(r"[^\w\s.@'-]+")
+ME = "me"
+NOBODY = "nobody"
 
 
 def quote(value: str) -> str:
@@ -15,7 +17,26 @@ def quote(value: str) -> str:
     return f'"{escaped}"'
 
 
-def search(*, text: str, project: str, mine: bool, open_only: bool) -> str:
+def person(field: str, who: str) -> str:
+    """``who``: ``me``, ``nobody``, or an account id."""
+    if who == ME:
+        return f"{field} = currentUser()"
+    return f"{field} is EMPTY" if who == NOBODY else f"{field} = {quote(who)}"
+
+
+def search(
+    *,
+    text: str = "",
+    project: str = "",
+    mine: bool = False,
+    open_only: bool = False,
+    status: str = "",
+    issue_type: str = "",
+    label: str = "",
+    assignee: str = "",
+    reporter: str = "",
+    updated_days: int = 0,
+) -> str:
     """The query of issue.search. Jira refuses a query without any restriction, so one over time is set then."""
     clauses = []
     if project:
@@ -26,6 +47,14 @@ def search(*, text: str, project: str, mine: bool, open_only: bool) -> str:
         clauses.append(f"text ~ {quote(words)}")
     if mine:
         clauses.append("(assignee = currentUser() OR reporter = currentUser())")
+    clauses.extend(
+        f"{field} = {quote(value)}"
+        for field, value in (("status", status), ("issuetype", issue_type), ("labels", label))
+        if value
+    )
+    clauses.extend(person(field, who) for field, who in (("assignee", assignee), ("reporter", reporter)) if who)
+    if updated_days:
+        clauses.append(f'updated >= "-{int(updated_days)}d"')
     if open_only:
         clauses.append("statusCategory != Done")
     return " AND ".join(clauses or ["updated >= -90d"]) + " ORDER BY updated DESC"
@@ -43,4 +72,4 @@ def newest_of(project: str) -> str:
 
 def issue_ids(ids: Sequence[str]) -> list[int]:
     """Ids for ``reconcileIssues``: numbers, at most 50."""
-    return [int(i) for i in ids if i.isdigit()][-50:]
+    return [int(i) for i in ids if i.isascii() and i.isdigit()][-50:]

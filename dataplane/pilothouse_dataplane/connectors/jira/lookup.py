@@ -11,9 +11,9 @@ import asyncio
 import re
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import ConnectorError, Refused, SecretText, SystemUnavailable
+from pilothouse_dataplane.connectors.base import CallContext, ConnectorError, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.jira import jql
-from pilothouse_dataplane.connectors.jira.client import JiraClient
+from pilothouse_dataplane.connectors.jira.client import JiraClient, objects
 
 PROPERTY = "pilothouse"
 """Entity property of issues and comments that we write: ``{"idempotencyKey": …}``."""
@@ -28,22 +28,8 @@ _MAX_PROBES = 16
 _NUMBERED = re.compile(r"([A-Z][A-Z0-9_]{0,31})-([0-9]{1,12})")
 
 
-def unreadable(*, may_have_acted: bool = False) -> SystemUnavailable:
-    """Jira's JSON has another shape than Jira's."""
-    return SystemUnavailable("Jira sent an answer that can't be read.", may_have_acted=may_have_acted)
-
-
 def _ours(value: object, key: str) -> bool:
     return isinstance(value, dict) and value.get("idempotencyKey") == key
-
-
-def objects(page: object, name: str) -> list[dict[str, Any]]:
-    """The list of objects of that name in a page. Raises SystemUnavailable where there is none: a page that can't be
-    read must not look like an empty one."""
-    items = page.get(name) if isinstance(page, dict) else None
-    if not isinstance(items, list):
-        raise unreadable()
-    return [item for item in items if isinstance(item, dict)]
 
 
 def _carries(issue: dict[str, Any], key: str) -> bool:
@@ -51,13 +37,13 @@ def _carries(issue: dict[str, Any], key: str) -> bool:
     return isinstance(properties, dict) and _ours(properties.get(PROPERTY), key)
 
 
-async def created_issue(client: JiraClient, token: SecretText, key: str, project: str) -> dict[str, Any] | None:
+async def created_issue(client: JiraClient, context: CallContext, key: str, project: str) -> dict[str, Any] | None:
     """The issue (``id``, ``key``) that a create with this idempotency key made. Raises ConnectorError."""
     found: dict[str, Any] | None
     newest: str
     found, newest = await asyncio.gather(
-        _search(client, token, jql.recent_by_me(_LOOK_BACK_DAYS), key, _MAX_ISSUE_PAGES),
-        _newest_key(client, token, project),
+        _search(client, context, jql.recent_by_me(_LOOK_BACK_DAYS), key, _MAX_ISSUE_PAGES),
+        _newest_key(client, context, project),
     )
     if found is not None:
         return found
@@ -68,7 +54,7 @@ async def created_issue(client: JiraClient, token: SecretText, key: str, project
     for start in range(following, following + _MAX_PROBES, _PROBES):
         keys = [f"{project}-{number}" for number in range(start, start + _PROBES)]
         issues: list[dict[str, Any]] = [
-            i for i in await asyncio.gather(*(_read(client, token, k) for k in keys)) if i is not None
+            i for i in await asyncio.gather(*(_read(client, context, k) for k in keys)) if i is not None
         ]
         for issue in issues:
             if _carries(issue, key):
@@ -78,11 +64,11 @@ async def created_issue(client: JiraClient, token: SecretText, key: str, project
     return None
 
 
-async def _search(client: JiraClient, token: SecretText, query: str, key: str, pages: int) -> dict[str, Any] | None:
+async def _search(client: JiraClient, context: CallContext, query: str, key: str, pages: int) -> dict[str, Any] | None:
     # a property that no app has indexed can't be searched for: it is read from the user's newest issues
     body: dict[str, Any] = {"jql": query, "maxResults": _PAGE, "fields": ["summary"], "properties": [PROPERTY]}
     for _ in range(pages):
-        page = await client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
+        page = await client.call("POST", "/search/jql", context, needs="Browse Projects", body=body)
         for issue in objects(page, "issues"):
             if _carries(issue, key):
                 return issue
@@ -93,11 +79,11 @@ async def _search(client: JiraClient, token: SecretText, query: str, key: str, p
     return None
 
 
-async def _newest_key(client: JiraClient, token: SecretText, project: str) -> str:
+async def _newest_key(client: JiraClient, context: CallContext, project: str) -> str:
     """The key of the newest issue that search knows; "" where that can't be told."""
     body = {"jql": jql.newest_of(project), "maxResults": 1, "fields": ["summary"]}
     try:
-        page = await client.call("POST", "/search/jql", token, needs="Browse Projects", body=body)
+        page = await client.call("POST", "/search/jql", context, needs="Browse Projects", body=body)
         issues = objects(page, "issues")
     except ConnectorError:
         return ""
@@ -105,16 +91,16 @@ async def _newest_key(client: JiraClient, token: SecretText, project: str) -> st
     return str(issues[0].get("key", "")) if issues else f"{project}-0"
 
 
-async def _read(client: JiraClient, token: SecretText, issue_key: str) -> dict[str, Any] | None:
+async def _read(client: JiraClient, context: CallContext, issue_key: str) -> dict[str, Any] | None:
     query = {"fields": "summary", "properties": PROPERTY}
     try:
-        issue = await client.call("GET", f"/issue/{issue_key}", token, needs="Browse Projects", query=query)
+        issue = await client.call("GET", f"/issue/{issue_key}", context, needs="Browse Projects", query=query)
     except Refused:
         return None
     return issue if isinstance(issue, dict) else None
 
 
-async def has_comment(client: JiraClient, token: SecretText, issue_key: str, key: str) -> bool:
+async def has_comment(client: JiraClient, context: CallContext, issue_key: str, key: str) -> bool:
     """Whether the issue has the comment with this idempotency key. Raises ConnectorError where that can't be told."""
     for number in range(_MAX_COMMENT_PAGES):
         query = {
@@ -124,7 +110,7 @@ async def has_comment(client: JiraClient, token: SecretText, issue_key: str, key
             "expand": "properties",
         }
         path = f"/issue/{issue_key}/comment"
-        page = await client.call("GET", path, token, needs="Browse Projects", query=query)
+        page = await client.call("GET", path, context, needs="Browse Projects", query=query)
         comments = objects(page, "comments")
         for comment in comments:
             properties = comment.get("properties")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import CallContext, RateLimit, Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.base import CallContext, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.dialect import error_of
 from pilothouse_dataplane.connectors.http import JsonClient, JsonResponse
+from pilothouse_dataplane.connectors.limits import note_limit
 from pilothouse_dataplane.connectors.servicenow import query, values
 
 SYS_ID = re.compile(r"[0-9a-f]{32}")
@@ -67,16 +68,6 @@ def sentence(body: object) -> str:
     return f"{message}: {detail}" if message and detail and detail != message else message or detail
 
 
-def rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
-    """What ``X-RateLimit-Limit`` and ``-Reset`` (epoch seconds) say; ServiceNow tells what remains on some releases
-    only. ``now``: epoch seconds."""
-    try:
-        remaining, reset = int(headers["X-RateLimit-Remaining"]), float(headers["X-RateLimit-Reset"])
-    except (KeyError, ValueError):
-        return None
-    return RateLimit(max(0, remaining), min(3600.0, max(0.0, reset - now)))
-
-
 class ServiceNowClient:
     """Calls as one user a time: the context of each holds the token."""
 
@@ -100,7 +91,7 @@ class ServiceNowClient:
     ) -> JsonResponse:
         """The answer, its status 2xx. ``needs`` names what the call takes. Raises ConnectorError."""
         response = await self._http.request(method, path, token=context.token, body=body, query=params, content=content)
-        context.record.limit = rate_limit(response.headers, time()) or context.record.limit
+        note_limit(response.headers, context, time())
         said = sentence(response.body)
         if not 200 <= response.status < 300:
             raise error_of(response, "ServiceNow", said=said, needs=needs, grants=_GRANTS)
