@@ -29,6 +29,7 @@ from pilothouse_dataplane.core.messages import ToolResult
 
 MEMBERS = "okta.groups.members.manage"
 ASSIGN = "okta.users.appAssignment.manage"
+LOGS = "okta.logs.read"
 _DEFAULT_HOURS = 24
 _MAX_HOURS = 24 * 90
 """Okta keeps its log for ninety days."""
@@ -60,13 +61,13 @@ async def group_members(call: Call) -> ToolResult:
 
 
 async def group_add(call: Call) -> ToolResult:
-    group, user = await the_group(call), await the_user(call)
+    group, user = await the_group(call, MEMBERS), await the_user(call, MEMBERS)
     await call.ask("PUT", f"/groups/{group['id']}/users/{user['id']}", needs=MEMBERS)
     return _membership(group, user, "is in")
 
 
 async def group_remove(call: Call) -> ToolResult:
-    group, user = await the_group(call), await the_user(call)
+    group, user = await the_group(call, MEMBERS), await the_user(call, MEMBERS)
     await call.ask("DELETE", f"/groups/{group['id']}/users/{user['id']}", needs=MEMBERS)
     return _membership(group, user, "is no longer in")
 
@@ -79,7 +80,7 @@ def _membership(group: Mapping[str, Any], user: Mapping[str, Any], how: str) -> 
 async def _is_member(call: Call) -> tuple[dict[str, Any], dict[str, Any], bool | None]:
     """The group, the user, and whether she is in it, read from her own groups; None where that can't be read to the
     end."""
-    group, user = await the_group(call), await the_user(call)
+    group, user = await the_group(call, MEMBERS), await the_user(call, MEMBERS)
     path, query = f"/users/{user['id']}/groups", {"limit": "200"}
     groups, more = await call.pages(path, needs=READ_USERS, query=query, wanted=2000)
     if any(text(found.get("id")) == group["id"] for found in groups):
@@ -107,14 +108,14 @@ async def app_search(call: Call) -> ToolResult:
 
 
 async def app_assign(call: Call) -> ToolResult:
-    app, user = await the_app(call), await the_user(call)
+    app, user = await the_app(call, ASSIGN), await the_user(call, ASSIGN)
     body = {"id": user["id"], "scope": "USER"}
     await call.client.call("POST", f"/apps/{app['id']}/users", call.context, needs=ASSIGN, body=body)
     return _assignment(app, user, "is assigned")
 
 
 async def app_unassign(call: Call) -> ToolResult:
-    app, user = await the_app(call), await the_user(call)
+    app, user = await the_app(call, ASSIGN), await the_user(call, ASSIGN)
     await call.ask("DELETE", f"/apps/{app['id']}/users/{user['id']}", needs=ASSIGN)
     return _assignment(app, user, "is no longer assigned")
 
@@ -125,7 +126,7 @@ def _assignment(app: Mapping[str, Any], user: Mapping[str, Any], how: str) -> To
 
 
 async def _assigned(call: Call) -> tuple[dict[str, Any], dict[str, Any], bool]:
-    app, user = await the_app(call), await the_user(call)
+    app, user = await the_app(call, ASSIGN), await the_user(call, ASSIGN)
     try:
         await call.ask("GET", f"/apps/{app['id']}/users/{user['id']}", needs=READ_APPS)
     except Refused as refusal:
@@ -149,7 +150,7 @@ async def log_search(call: Call) -> ToolResult:
     wanted = whole(call.arguments, "max_results", 20, 100)
     hours = whole(call.arguments, "hours", _DEFAULT_HOURS, _MAX_HOURS)
     user = call.word("user")
-    login = row(await read_user(call, user))["login"] if user else ""
+    login = row(await read_user(call, user, LOGS))["login"] if user else ""
     until = datetime.fromtimestamp(call.client.clock(), UTC)
     query = {
         "since": _instant(until - timedelta(hours=hours)),
@@ -162,7 +163,7 @@ async def log_search(call: Call) -> ToolResult:
         query["filter"] = expression
     if words := call.word("text"):
         query["q"] = words
-    found, more = await call.pages("/logs", needs="okta.logs.read", query=query, wanted=wanted)
+    found, more = await call.pages("/logs", needs=LOGS, query=query, wanted=wanted)
     rows = [_event(event) for event in found]
     return done(_found(rows, more, "event"), {"events": rows, "more": more})
 

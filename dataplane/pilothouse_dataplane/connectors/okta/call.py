@@ -94,7 +94,7 @@ async def read_user(call: Call, wanted: str, needs: str = READ_USERS) -> Mapping
         if "@" not in wanted:
             raise
         # the e-mail need not be the login
-        found = await search_users(call, scim.equals("profile.email", wanted), 2)
+        found = await search_users(call, scim.equals("profile.email", wanted), 2, needs)
         if len(found) != 1:
             raise
         return found[0]
@@ -103,36 +103,39 @@ async def read_user(call: Call, wanted: str, needs: str = READ_USERS) -> Mapping
     return user
 
 
-async def search_users(call: Call, expression: str, wanted: int) -> list[Mapping[str, Any]]:
+async def search_users(call: Call, expression: str, wanted: int, needs: str = READ_USERS) -> list[Mapping[str, Any]]:
     query = {"search": expression, "limit": str(wanted)}
-    return (await call.pages("/users", needs=READ_USERS, query=query, wanted=wanted))[0]
+    return (await call.pages("/users", needs=needs, query=query, wanted=wanted))[0]
 
 
-async def the_user(call: Call) -> dict[str, Any]:
+# ``needs`` is what the whole call takes: who may not even look is told of that permission, not of one on the way to it.
+
+
+async def the_user(call: Call, needs: str = READ_USERS) -> dict[str, Any]:
     """The row of the user that the argument ``user`` names."""
-    return row(await read_user(call, call.word("user")))
+    return row(await read_user(call, call.word("user"), needs))
 
 
-async def the_group(call: Call) -> dict[str, Any]:
+async def the_group(call: Call, needs: str = READ_GROUPS) -> dict[str, Any]:
     """``id`` and ``name`` of the group that the argument ``group`` names, by id or by its whole name."""
     wanted = call.word("group")
     if _GROUP_ID.fullmatch(wanted):
-        found = [mapping(await call.ask("GET", f"/groups/{wanted}", needs=READ_GROUPS))]
+        found = [mapping(await call.ask("GET", f"/groups/{wanted}", needs=needs))]
     else:
         query = {"search": scim.equals("profile.name", wanted), "limit": "2"}
-        found, _ = await call.pages("/groups", needs=READ_GROUPS, query=query, wanted=2)
+        found, _ = await call.pages("/groups", needs=needs, query=query, wanted=2)
     return _only([group_row(group) for group in found], "group", wanted)
 
 
-async def the_app(call: Call) -> dict[str, Any]:
+async def the_app(call: Call, needs: str = READ_APPS) -> dict[str, Any]:
     """``id`` and ``name`` of the app that the argument ``app`` names, by id or by its whole label."""
     wanted = call.word("app")
     if _APP_ID.fullmatch(wanted):
-        found = [mapping(await call.ask("GET", f"/apps/{wanted}", needs=READ_APPS))]
+        found = [mapping(await call.ask("GET", f"/apps/{wanted}", needs=needs))]
     else:
         # q finds what begins with it
         query = {"q": wanted, "limit": "50"}
-        listed, _ = await call.pages("/apps", needs=READ_APPS, query=query, wanted=50)
+        listed, _ = await call.pages("/apps", needs=needs, query=query, wanted=50)
         found = [app for app in listed if text(app.get("label")).casefold() == wanted.casefold()]
     return _only([app_row(app) for app in found], "app", wanted)
 

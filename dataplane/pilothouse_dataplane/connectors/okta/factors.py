@@ -71,9 +71,9 @@ async def listed(call: Call) -> ToolResult:
 
 async def reset(call: Call) -> ToolResult:
     factor_id, kind = _asked_for(call)
-    user = await the_user(call)
+    user = await the_user(call, RESET)
     if kind:
-        found = await _enrolled(call, user["id"])
+        found = await _enrolled(call, user["id"], RESET)
         chosen = [factor for factor in found if factor["type"] == kind]
         if len(chosen) != 1:
             many = "several factors" if chosen else "no factor"
@@ -86,8 +86,8 @@ async def reset(call: Call) -> ToolResult:
 async def find_reset(call: Call) -> ToolResult | None:
     """The factor's absence is the proof."""
     factor_id, kind = _asked_for(call)
-    user = await the_user(call)
-    left = await _enrolled(call, user["id"])
+    user = await the_user(call, RESET)
+    left = await _enrolled(call, user["id"], RESET)
     if any(factor["id"] == factor_id or factor["type"] == kind for factor in left):
         return None
     return _was_reset(user, factor_id, kind)
@@ -100,14 +100,14 @@ def _was_reset(user: Mapping[str, Any], factor_id: str, kind: str) -> ToolResult
 
 
 async def reset_all(call: Call) -> ToolResult:
-    user = await the_user(call)
+    user = await the_user(call, RESET)
     await call.ask("POST", f"/users/{user['id']}/lifecycle/reset_factors", needs=RESET)
     return _all_reset(user)
 
 
 async def find_reset_all(call: Call) -> ToolResult | None:
-    user = await the_user(call)
-    return None if await _enrolled(call, user["id"]) else _all_reset(user)
+    user = await the_user(call, RESET)
+    return None if await _enrolled(call, user["id"], RESET) else _all_reset(user)
 
 
 def _all_reset(user: Mapping[str, Any]) -> ToolResult:

@@ -99,13 +99,13 @@ class Lifecycle:
     query: Mapping[str, str] | None = None
 
     async def act(self, call: Call) -> ToolResult:
-        user = await the_user(call)
+        user = await the_user(call, self.needs)
         path = f"/users/{user['id']}/lifecycle/{self.path}"
         await call.ask("POST", path, needs=self.needs, query=self.query)
         return self._result(user)
 
     async def find(self, call: Call) -> ToolResult | None:
-        found = await read_user(call, call.word("user"))
+        found = await read_user(call, call.word("user"), self.needs)
         user = row(found)
         statuses = {user["status"], text(found.get("transitioningToStatus"))}
         if statuses & self.after:
