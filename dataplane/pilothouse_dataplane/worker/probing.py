@@ -11,7 +11,7 @@ The answer of any call counts as well, at once: a system that has come back is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -50,6 +50,7 @@ class Prober:
         clock: Callable[[], float],
         wall: Callable[[], float],
         random: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """``addresses``: each connector's URL, by which a finding outlives a reload. ``answered``: when a connector's
         system last answered a call, on ``clock``; ``wall`` is Unix seconds."""
@@ -59,6 +60,7 @@ class Prober:
         self._clock = clock
         self._wall = wall
         self._random = random
+        self._sleep = sleep
         self._found: dict[str, tuple[Reached, float]] = {}
         """With the time on ``clock``."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +92,7 @@ class Prober:
 
     async def _keep(self, name: str, connector: Connector) -> None:
         failures = 0
-        await asyncio.sleep(_FIRST_SECONDS * self._random())
+        await self._sleep(_FIRST_SECONDS * self._random())
         while True:
             answered = self._answered(name)
             if answered is not None and self._clock() - answered < _EVERY:
@@ -100,7 +102,7 @@ class Prober:
             found, _ = self._found[name]
             failures = 0 if found.reachable else failures + 1
             wait = min(_LONGEST, _EVERY * 2 ** max(0, min(failures, 10) - 1))
-            await asyncio.sleep(wait * (0.8 + 0.4 * self._random()))
+            await self._sleep(wait * (0.8 + 0.4 * self._random()))
 
     async def _probe(self, name: str, connector: Connector) -> Reached:
         try:

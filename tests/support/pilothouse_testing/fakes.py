@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import CallContext
+from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Credential, SecretText
 from pilothouse_dataplane.core.breaker import BreakerMode
 from pilothouse_dataplane.core.messages import (
     Effect,
@@ -133,6 +133,34 @@ class FakeConnector:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+class FakeSource:
+    """A CredentialSource in memory: tokens by e-mail, as accounts of the same name unless ``account`` is given."""
+
+    def __init__(self, tokens: Mapping[str, str], *, account: str = "") -> None:
+        self.tokens = dict(tokens)
+        self.fresh: dict[str, str] = {}
+        """By e-mail: what a renewal gives."""
+        self.failing: Exception | None = None
+        self.asked: list[str] = []
+        self._account = account
+
+    async def get(self, context: CallContext) -> Credential:
+        self.asked.append(context.user_email)
+        if self.failing is not None:
+            raise self.failing
+        token = self.tokens.get(context.user_email)
+        if token is None:
+            raise AccountNotLinked("You have not linked an account, so nothing was done.", asked=False)
+        return Credential(SecretText(token), self._account or context.user_email)
+
+    async def renew(self, context: CallContext, refused: Credential) -> Credential | None:
+        token = self.fresh.pop(context.user_email, None)
+        if token is None:
+            return None
+        self.tokens[context.user_email] = token
+        return Credential(SecretText(token), self._account or context.user_email)
 
 
 class FakeMemory:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,12 @@ from pilothouse_api.names import PLAN_STEP
 from pilothouse_api.workerconfig import WorkerConfig
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.guard import GuardRegistry
+from pilothouse_dataplane.credentials.base import CredentialSource
 from pilothouse_dataplane.ledger.base import Asker, Ledger, NewRun
 from pilothouse_dataplane.models.gateway import ModelGateway
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.driver import RunDriver
-from pilothouse_dataplane.worker.runtime import Runtime
+from pilothouse_dataplane.worker.runtime import Runtime, link_page
 from pilothouse_dataplane.worker.stream import ClientStream
 from pilothouse_dataplane.worker.tracing import NoTracing, Tracing
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
@@ -118,7 +120,9 @@ class FakeTenant:
         connector: FakeConnector | None = None,
         config: Json | None = None,
         tracing: Tracing | None = None,
+        sources: Mapping[str, CredentialSource] | None = None,
     ) -> None:
+        self.sources = sources or {}
         self.model = model
         self.connector = connector or FakeConnector()
         self.config = WorkerConfig.model_validate(config or worker_config())
@@ -145,7 +149,15 @@ class FakeTenant:
             config=config,
             hash=hash,
             models=ModelGateway(config.route, {"local": self.model}, guards, clock=time.monotonic, random=lambda: 0.5),
-            toolset=Toolset(connectors, guards, clock=time.monotonic, random=lambda: 0.5, tenant=config.tenant),
+            toolset=Toolset(
+                connectors,
+                guards,
+                clock=time.monotonic,
+                random=lambda: 0.5,
+                sources=self.sources,
+                link_url=link_page(config.public_url),
+                tenant=config.tenant,
+            ),
             memory=self.memory,
             events=self.sink,
             ledger=ledger or MemoryLedger(self.store, worker),
