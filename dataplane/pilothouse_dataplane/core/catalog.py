@@ -27,6 +27,12 @@ _SYSTEM = 2.2
 _EARLIER = 0.35
 """How much what was said before counts, beside the request itself."""
 _FINDERS = ("search", "list", "find", "get", "query", "lookup", "me")
+_SHORT = 60
+"""Characters of a request that may lean on what was said before."""
+_RARE = 2.0
+"""Weight of a word from which on it says what a request is about, rather than what shall be done with it."""
+_SENTENCES = 200
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _ENOUGH = 0.25
 """Of a clause's best score: what is below is not dealt for that clause."""
 
@@ -43,14 +49,17 @@ class _Entry:
 class Catalog:
     """An immutable index over tools; every run of a configuration shares it."""
 
-    def __init__(self, tools: Iterable[Tool], systems: Mapping[str, str] | None = None) -> None:
-        """``systems``: what people call each connector's system, by the connector's name."""
+    def __init__(self, tools: Iterable[Tool], systems: Mapping[str, str] | None = None, instructions: str = "") -> None:
+        """``systems``: what people call each connector's system, by the connector's name. ``instructions``: what the
+        tenant tells its agent; a sentence of it that speaks of what a request is about belongs to the request."""
         self.tools = tuple(tools)
         self.by_model_name: Mapping[str, Tool] = {tool.model_name: tool for tool in self.tools}
         self._entries: list[_Entry] = []
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self._patterns: dict[str, re.Pattern[str]] = {}
         self._systems: dict[str, set[str]] = {}
+        sentences = _SENTENCE.split(instructions)
+        self._advice = [(set(tokens(sentence)) - STOP, clauses(sentence)) for sentence in sentences[:_SENTENCES]]
         for index, tool in enumerate(self.tools):
             self._add(index, tool, systems or {})
         count = len(self.tools)
@@ -87,16 +96,21 @@ class Catalog:
         """At most ``limit`` tools that the request may need, the likeliest first; all where there are no more."""
         if len(self.tools) <= limit:
             return self.tools
-        parts = clauses(text)
+        parts = [*clauses(text), *self._advised(text)]
         ranked = [self._rank(part) for part in parts]
         whole = self._rank(text)
         if earlier:
             before = self._rank(" ".join(earlier[-2:]))
             whole = _sum(whole, before, _EARLIER)
-            if len(text) < 60:  # "and close it": what it is about was said before
+            if len(text) < _SHORT:  # "and close it": what it is about was said before
                 ranked = [_sum(rank, before, _EARLIER) for rank in ranked]
         chosen = self._deal([*ranked, whole] if len(ranked) > 1 else [whole], limit)
         return tuple(self.tools[index] for index in chosen)
+
+    def _advised(self, text: str) -> list[str]:
+        """Clauses of the instructions that speak of what this request is about: a word of it that few tools know."""
+        rare = {word for word in set(tokens(text)) - STOP if self._weight.get(word, _RARE) >= _RARE}
+        return [part for words, parts in self._advice if words & rare for part in parts]
 
     def find(self, query: str, limit: int = 8) -> tuple[Tool, ...]:
         """The tools that fit the words best, for a model that misses one."""

@@ -9,12 +9,15 @@ import re
 from collections.abc import Sequence
 
 from pilothouse_sim.models import intents, results
+from pilothouse_sim.models import wishes as wishes_of
 from pilothouse_sim.models.types import Call, Message, Reply, Tool
 
 HELP = (
     "I am a stand-in for a language model and plan a fixed set of requests. Try: “Which open issues do I have about "
     "VPN?”, “File an issue in IT: my laptop is slow”, “Show IT-3”, “Comment on IT-3: solved by a restart”, "
-    "“Move IT-3 to Done”, “Find my open VPN issue and comment on it: any news?”. "
+    "“Move IT-3 to Done”, “Find my open VPN issue and comment on it: any news?”, “Who is my manager?”, “Reset my VPN "
+    "token”, “Open an incident: my screen flickers”, “Order a laptop”, “Who owns the account Globex?”, or “My VPN "
+    "token is broken and my manager needs to know”. "
     "Set OPENAI_API_KEY or OPENAI_BASE_URL and run the demo again to use a real model."
 )
 ASK_PROJECT = "In which project should I file it? Answer with the project's key, for example IT."
@@ -38,7 +41,8 @@ def reply(messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
             if (call := calls.get(message.call_id, Call("tool", {}))).name != REPLY
         ]
         return Reply("\n\n".join(text for text in told if text) or "That is done.")
-    return _plan(_wish(messages, asked), messages[:asked], tools)
+    system = "\n".join(message.text for message in messages if message.role == "system")
+    return _plan(_wish(messages, asked), messages[:asked], tools, system)
 
 
 def _wish(messages: Sequence[Message], asked: int) -> str:
@@ -52,8 +56,13 @@ def _wish(messages: Sequence[Message], asked: int) -> str:
     return text
 
 
-def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool]) -> Reply:
-    wishes = intents.read(text)
+def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool], system: str) -> Reply:
+    if planned := wishes_of.story(text, system):
+        return _labelled(planned, tools)
+    planned = wishes_of.read(text)
+    wishes = intents.read(text) if not planned or re.search(r"(?i)\bjira\b", text) else []
+    if planned and not wishes:
+        return _labelled(planned, tools)
     if not wishes:
         return Reply(HELP)
     if any(wish.arguments.get("key") == intents.IT for wish in wishes):
@@ -89,6 +98,55 @@ def _plan(text: str, before: Sequence[Message], tools: Sequence[Tool]) -> Reply:
     if offered and not notes and not intents.wants_list(text) and (told := results.confirmation(calls)):
         calls.append(Call(REPLY, {"text": told}))
     return Reply(" ".join(notes) if not calls else "", tuple(calls))
+
+
+def _labelled(planned: Sequence[wishes_of.Planned], tools: Sequence[Tool]) -> Reply:
+    """Calls of any system's functions; labels become the steps' numbers. A function that is not offered is told."""
+    calls: list[Call] = []
+    notes: list[str] = []
+    steps: dict[str, str] = {}
+    for one in planned:
+        tool = _named(one.tool, tools)
+        if tool is None or any(label not in steps for label in _labels(one.arguments)):
+            notes.append(f"I was given no tool for {one.tool}, so I left that out.")
+            continue
+        arguments = {name: _numbered(value, steps) for name, value in one.arguments.items()}
+        calls.append(
+            Call(tool.name, {k: v for k, v in arguments.items() if not tool.parameters or k in tool.parameters})
+        )
+        if one.label:
+            steps[one.label] = f"s{len(calls)}"
+    return Reply("" if calls else " ".join(notes), tuple(calls))
+
+
+_LABEL = re.compile(r"\{\{([a-z]+)(?=[.\[])")
+
+
+def _labels(value: object) -> set[str]:
+    if isinstance(value, dict):
+        return {label for item in value.values() for label in _labels(item)}
+    if isinstance(value, list):
+        return {label for item in value for label in _labels(item)}
+    return set(_LABEL.findall(value)) if isinstance(value, str) else set()
+
+
+def _numbered(value: object, steps: dict[str, str]) -> object:
+    if isinstance(value, list):
+        return [_numbered(item, steps) for item in value]
+    if isinstance(value, str):
+        return _LABEL.sub(lambda match: "{{" + steps[match[1]], value)
+    return value
+
+
+def _named(end: str, tools: Sequence[Tool]) -> Tool | None:
+    """The offered function whose name ends so: ``okta__user__manager`` for ``okta.user.manager``; a connector may have
+    another name than its system's, then noun and verb decide."""
+    parts = end.split(".")
+    for length in (3, 2):
+        for tool in tools:
+            if tool.name.lower().split("__")[-length:] == parts[-length:]:
+                return tool
+    return None
 
 
 REPLY = "reply"

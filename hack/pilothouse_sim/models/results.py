@@ -50,6 +50,8 @@ def verb_of(name: str) -> str:
 def describe(call: Call, content: str) -> str:
     """What a call came to, for the person who asked."""
     value, verb = find_json(content), verb_of(call.name)
+    if not _of_issues(call.name):
+        return _other(call, value, content)
     if problem := _problem(value, content):
         if isinstance(value, dict) and value.get("outcome") == "unknown":
             return f"I don't know whether I managed to {_doing(call, verb)}. {problem}"
@@ -72,6 +74,39 @@ def describe(call: Call, content: str) -> str:
     if verb == "get" and first:
         return _details(first)
     return f"{call.name} answered: {_short(content)}"
+
+
+def _of_issues(name: str) -> bool:
+    return "issue" in re.split(r"[_.\-]+", name.lower())
+
+
+def _other(call: Call, value: Any, content: str) -> str:
+    """Any other system's result: its own sentence, and the first rows of a list."""
+    said = _sentence(value.get("summary")) if isinstance(value, dict) else ""
+    if problem := _problem(value, content):
+        system, *what = [part for part in re.split(r"__|\.", call.name) if part]
+        doing = f"{' '.join(reversed(what)).replace('_', ' ')} in {_SYSTEMS.get(system, system.title())}"
+        if "{{" in problem or _NOT_BEGUN.match(problem):
+            problem = problem if "{{" not in problem else "What it needs was not found"
+            return f"I did not do this: {doing}. {problem.rstrip('.')}. Nothing was changed there."
+        return f"This could not be done: {doing}. {said or problem}"
+    data = value.get("data") if isinstance(value, dict) else None
+    rows = next((v for v in data.values() if isinstance(v, list)), []) if isinstance(data, dict) else []
+    lines = [f"- {row}" for row in (_row(row) for row in rows[:_MAX_ROWS] if isinstance(row, dict)) if row]
+    return "\n".join([said or _short(content), *lines])
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """A few words of one thing in a list."""
+    name = next((row[k] for k in _NAMES if isinstance(row.get(k), str) and row[k]), "")
+    more = [f"{k.replace('_', ' ')} {row[k]}" for k in _TOLD if isinstance(row.get(k), str) and row[k]]
+    return f"{name}: {', '.join(more)}" if more else name
+
+
+_SYSTEMS = {"okta": "Okta", "servicenow": "ServiceNow", "salesforce": "Salesforce", "jira": "Jira"}
+_MAX_ROWS = 5
+_NAMES = ("number", "name", "title", "subject", "label", "type", "id")
+_TOLD = ("short_description", "status", "state", "owner", "owner_email", "email", "price", "provider")
 
 
 def confirmation(calls: Sequence[Call]) -> str:

@@ -105,3 +105,15 @@ def test_looking_for_tools_in_a_broken_way_is_refused(arguments: str) -> None:
     assert step.result is not None
     assert step.result.outcome is Outcome.REFUSED
     assert state.shown == before
+
+
+def test_what_the_instructions_say_of_a_request_belongs_to_it() -> None:
+    advice = (
+        "You help Acme's employees. With VPN trouble, add a comment to the Jira issue, and find the customer NetGuard. "
+        "For payroll questions post to ledger 9."
+    )
+    advised = Catalog(TOOLS, {"crm": "Salesforce"}, advice)
+    names = {tool.name for tool in advised.choose("my VPN is broken")}
+    assert {"jira.issue.comment", "crm.account.search"} <= names
+    assert "books.ledger9.post" not in names
+    assert "books.ledger9.post" in {tool.name for tool in advised.choose("a question about payroll")}

@@ -263,6 +263,14 @@ def test_values_that_a_tool_brought_are_shown_with_their_source() -> None:
     assert [(o.path, o.value, o.source) for o in asked.request.origins] == [("name", "evil", "fake.thing.read (s1)")]
 
 
+def test_whom_the_sign_in_names_needs_no_approval_to_be_told() -> None:
+    state, _ = think(begin()[0], call(name="a"), call("write", name="{{s1.manager}}", note="{{s1.user}}"))
+    signed_in = {"manager": ASKING.manager_email.upper(), "user": ASKING.email}
+    state, actions = run.advance(state, done("s1", data=signed_in), 2)
+    assert only(actions, StartTool)
+    assert "AskApproval" not in kinds(actions)
+
+
 def test_a_reference_in_a_write_is_shown_with_its_source_also_after_a_replay() -> None:
     records: list[bytes] = []
     state, actions = think(begin()[0], call(name="a"), call("write", name="{{s1.who}}"))
