@@ -92,10 +92,12 @@ class Toolset:
         audit: AuditSink | None = None,
         link_url: Callable[[str], str] | None = None,
         tenant: str = "",
+        instructions: str = "",
     ) -> None:
         """``clock`` is monotonic, as the calls' deadlines. ``link_url`` gives the page where a user links her account
-        of a connector."""
+        of a connector; ``instructions``: what the tenant tells its agent, which helps to choose tools."""
         self._clock = clock
+        self._instructions = instructions
         self._link_url = link_url
         self._entries: dict[str, _Entry] = {}
         for name, (config, connector) in connectors.items():
@@ -253,7 +255,8 @@ class Toolset:
                     model_names.add(model_name)
                     owners[tool.name] = name
                     tools.append(tool)
-        self._catalog = Catalog(tools, {name: entry.system for name, entry in self._entries.items()})
+        systems = {name: entry.system for name, entry in self._entries.items()}
+        self._catalog = Catalog(tools, systems, self._instructions)
         self._by_tool = owners
 
 

@@ -240,6 +240,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         sources=credentials.sources,
         link_url=link_page(config.public_url),
         tenant=config.tenant,
+        instructions=config.agent.instructions,
     )
     prober = Prober(
         toolset.connectors,
