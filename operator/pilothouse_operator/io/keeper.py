@@ -2,8 +2,9 @@
 
 Level-triggered: ``want`` says what shall be, a loop makes it so, looks again each ``CHECK_SECONDS``, and tries what
 failed again with a growing pause. A server that has just failed is not asked for the next Tenant: it fails at once,
-until the pause is over. What was removed is known as long as the operator runs; what a stopped one leaves behind
-grants nothing, since the ServiceAccount that its role is bound to goes with the Tenant.
+until the pause is over. What it refuses to one Tenant concerns no other. What was written is known as long as the
+operator runs; what a stopped one leaves behind grants nothing, since the ServiceAccount that its role is bound to goes
+with the Tenant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol
 from pilothouse_operator.core.credentials import VAULT_UNAVAILABLE, VaultState
 from pilothouse_operator.core.refs import Problem
 from pilothouse_operator.core.resources import Key
-from pilothouse_operator.io.vault import RoleTakenError, VaultError
+from pilothouse_operator.io.vault import RoleTakenError, VaultError, VaultRefusedError
 from pilothouse_operator.manifests.vault import VaultAccess
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,15 @@ CHECK_SECONDS = 60.0
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LAST_SECONDS = 60.0
 ROLE_TAKEN = "VaultRoleTaken"
+REFUSED = "VaultRefused"
+
+_Place = tuple[str, str, str]
+"""How a Tenant comes to its server: address, auth mount, authority. One that names a wrong mount or authority fails
+for itself only."""
+
+
+def _place(access: VaultAccess) -> _Place:
+    return access.address, access.auth_mount, access.ca_pem
 
 
 class VaultWriter(Protocol):
@@ -49,7 +59,7 @@ class _Entry:
 
 @dataclass
 class _Server:
-    """Of one address: when it may be asked again after a failure."""
+    """Of one place: when it may be asked again after a failure."""
 
     problem: Problem
     pause: float
@@ -63,7 +73,7 @@ class VaultKeeper:
         self._vault = vault
         self._changed = changed
         self._entries: dict[Key, _Entry] = {}
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[_Place, _Server] = {}
         self._wake = asyncio.Event()
 
     def want(self, key: Key, access: VaultAccess | None) -> None:
@@ -90,7 +100,11 @@ class VaultKeeper:
             self._wake.clear()
             for key, entry in list(self._entries.items()):
                 if entry.due <= loop.time():
-                    await self._look_at(key, entry)
+                    try:
+                        await self._look_at(key, entry)
+                    except Exception:  # one Tenant's trouble must not stop the others
+                        log.exception("%s: what it has in Vault could not be looked at", key)
+                        entry.due = loop.time() + CHECK_SECONDS
             next_due = min((entry.due for entry in self._entries.values()), default=None)
             try:
                 async with asyncio.timeout_at(next_due):
@@ -117,7 +131,7 @@ class VaultKeeper:
             return
         if problem is None:
             entry.made = wanted
-        server = self._servers.get(wanted.address)
+        server = self._servers.get(_place(wanted))
         entry.due = loop.time() + CHECK_SECONDS if server is None else max(server.until, loop.time() + 0.1)
         if entry.state is None or entry.state.problem != problem:
             entry.state = VaultState(problem)
@@ -125,22 +139,23 @@ class VaultKeeper:
 
     async def _ensure(self, key: Key, access: VaultAccess) -> Problem | None:
         now = asyncio.get_running_loop().time
-        server = self._servers.get(access.address)
+        place = _place(access)
+        server = self._servers.get(place)
         if server is not None and now() < server.until:
             return server.problem
         try:
             wrote = await self._vault.ensure(access)
-        except RoleTakenError as error:
-            self._servers.pop(access.address, None)
-            return Problem(ROLE_TAKEN, str(error))
+        except VaultRefusedError as error:
+            self._servers.pop(place, None)
+            return Problem(ROLE_TAKEN if isinstance(error, RoleTakenError) else REFUSED, str(error))
         except VaultError as error:
             pause = min(server.pause * 2 if server else RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS)
             said = f"{str(error).rstrip('.')}. The policy was not looked at; the workers go on with what they have."
-            self._servers[access.address] = _Server(Problem(VAULT_UNAVAILABLE, said), pause, now() + pause)
+            self._servers[place] = _Server(Problem(VAULT_UNAVAILABLE, said), pause, now() + pause)
             if server is None:
                 log.warning("%s: %s", key, error)
-            return self._servers[access.address].problem
-        self._servers.pop(access.address, None)
+            return self._servers[place].problem
+        self._servers.pop(place, None)
         if wrote:
             log.info("%s: policy %s and role %s are written", key, access.policy_name, access.role_name)
         return None

@@ -4,8 +4,9 @@ hvac is blocking: each call runs in a thread. It is imported when the first Tena
 
 Errors::
 
-    VaultError           the server did not answer, or refused the operator; whoever runs Vault must act
-    └── RoleTakenError   a role of that name is another's; whoever writes the Tenant must choose another name
+    VaultError             the server did not answer, or did not let the operator in; whoever runs Vault must act
+    └── VaultRefusedError  it refused what this Tenant wants; other Tenants are not concerned
+        └── RoleTakenError a role of that name is another's; whoever writes the Tenant must choose another name
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ class VaultError(Exception):
     """Policy or role could not be written; the message is a sentence."""
 
 
-class RoleTakenError(VaultError):
+class VaultRefusedError(VaultError):
+    """Vault lets the operator in, and does not do this for it."""
+
+
+class RoleTakenError(VaultRefusedError):
     """The role belongs to somebody else, so it was left alone."""
 
 
@@ -89,7 +94,7 @@ class Vault:
                 except _ForbiddenError as error:
                     self._forget(access)  # the login may have been revoked; what is forbidden to a new one is forbidden
                     if attempt == 2:
-                        raise VaultError(str(error)) from error
+                        raise VaultRefusedError(str(error)) from error
         raise AssertionError("unreachable: the second try returns or raises")
 
     def _session(self, access: VaultAccess) -> _Session:
@@ -148,15 +153,16 @@ def _open(login: VaultLogin, access: VaultAccess, clock: Callable[[], float]) ->
 def _translated(access: VaultAccess, work: Callable[[Any], T], client: Any) -> T:
     """Run blocking calls; hvac's and requests' errors become sentences without a token in them."""
     import hvac.exceptions as refusals
-    import requests
 
     try:
         return work(client)
     except refusals.Forbidden as error:
         raise _ForbiddenError(f"Vault at {access.address} refuses the operator: {_said(error)}") from error
+    except (refusals.VaultDown, refusals.InternalServerError, refusals.BadGateway, refusals.RateLimitExceeded) as error:
+        raise VaultError(f"Vault at {access.address} can't serve now: {_said(error)}") from error
     except refusals.VaultError as error:
-        raise VaultError(f"Vault at {access.address} answered: {_said(error)}") from error
-    except requests.RequestException as error:
+        raise VaultRefusedError(f"Vault at {access.address} answered: {_said(error)}") from error
+    except OSError as error:  # requests' own are OSErrors; a broken certificate authority is one, too
         raise VaultError(f"Vault at {access.address} does not answer ({type(error).__name__})") from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pilothouse_api import Tenant
 from pilothouse_operator.core.resources import Key
 from pilothouse_operator.io.keeper import VaultKeeper
-from pilothouse_operator.io.vault import RoleTakenError, VaultError
+from pilothouse_operator.io.vault import RoleTakenError, VaultError, VaultRefusedError
 from pilothouse_operator.manifests.vault import VaultAccess, access
 from pilothouse_testing.builders import tenant, with_vault
 
@@ -27,7 +27,7 @@ class FakeVault:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
-        self.error: VaultError | None = None
+        self.error: Exception | None = None
         self.called = asyncio.Event()
 
     async def ensure(self, access: VaultAccess) -> bool:
@@ -146,6 +146,32 @@ async def test_a_role_that_is_anothers_is_told_and_holds_up_nobody_else() -> Non
         scene.keeper.want(ACME, None)
         await asyncio.sleep(0.01)
         assert ("remove", "acme") not in scene.vault.asked
+
+
+async def test_what_is_refused_to_one_tenant_concerns_no_other() -> None:
+    async with running() as scene:
+        scene.vault.error = VaultRefusedError("Vault refuses the operator: permission denied")
+        scene.keeper.want(ACME, access_of("acme", role="pilothouse-operator"))
+        await scene.told(1)
+        scene.vault.error = VaultError("no handler for route auth/nowhere")
+        scene.keeper.want(Key("Tenant", "lost", "lost"), access_of("lost", authMount="nowhere"))
+        await scene.told(2)
+        scene.vault.error = None
+        scene.keeper.want(GLOBEX, access_of("globex"))
+        await scene.told(3)
+        states = [scene.keeper.state(key) for key in (ACME, GLOBEX)]
+        assert [state and state.problem and state.problem.reason for state in states] == ["VaultRefused", None]
+
+
+async def test_a_surprise_stops_nobody() -> None:
+    async with running() as scene:
+        scene.vault.error = RuntimeError("a library's own")
+        scene.keeper.want(ACME, access_of("acme"))
+        await scene.asked(1)
+        scene.vault.error = None
+        scene.keeper.want(GLOBEX, access_of("globex"))
+        await scene.told(1)
+        assert scene.changed == [GLOBEX]
 
 
 async def test_what_can_not_be_removed_is_left_and_stops_nothing() -> None:
