@@ -172,10 +172,10 @@ async def find_case(call: Call) -> ToolResult | None:
 
 async def _find_created(call: Call, name: str) -> ToolResult | None:
     if not await _carries_key(call, name):
-        raise SystemUnavailable(
+        raise Refused(
             f"Salesforce can't tell whether the {name} was created: its field {KeyFields.FIELD} is missing, or you "
             "may not see it.",
-            may_have_acted=False,
+            asked=False,
         )
     path = f"/sobjects/{name}/{KeyFields.FIELD}/{value_of(call.context.key)}"
     try:
@@ -206,6 +206,29 @@ async def update(call: Call) -> ToolResult:
     return _changed(call, name, record_id, "Changed")
 
 
+async def find_updated(call: Call) -> ToolResult | None:
+    """The fields' values are the proof; other values prove nothing, as somebody may have changed them since."""
+    name, record_id = call.object_name(), id_of(call.arguments.get("id"))
+    fields = values_of(call.arguments.get("fields"))
+    there = await _has(call, f"/sobjects/{name}/{record_id}", name, fields)
+    return _changed(call, name, record_id, "Changed") if there is not None else None
+
+
+async def _has(call: Call, path: str, name: str, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record, if it has these values."""
+    query = {"fields": ",".join(["Id", *fields])}
+    found = mapping(await call.ask("GET", path, needs=f"Read on {name}", query=query))
+    return found if all(_same(value, found.get(field)) for field, value in fields.items()) else None
+
+
+def _same(sent: object, kept: object) -> bool:
+    """Whether Salesforce kept what was sent: it trims text, keeps none instead of "", and lengthens ids."""
+    if isinstance(sent, str) and isinstance(kept, str):
+        plain, there = " ".join(sent.split()), " ".join(kept.split())
+        return plain == there or (len(plain) == 15 and len(there) == 18 and there.startswith(plain))
+    return sent == kept or (sent in (None, "") and kept in (None, ""))
+
+
 def _external(call: Call) -> tuple[str, str, str]:
     """Object, field and value of the external id. Raises Refused: nothing was sent."""
     name = call.object_name()
@@ -227,10 +250,27 @@ async def upsert(call: Call) -> ToolResult:
     record_id = text(answer.get("id"))
     if not record_id.isalnum():  # an update may be answered with nothing (204)
         record_id = ""
-    data = {"object": name, "id": record_id, "created": answer.get("created") is True, "external_id": value}
-    how = "Created" if data["created"] else "Changed"
+    how = "Created" if answer.get("created") is True else "Changed"
+    return _upserted(call, name, value, record_id, how)
+
+
+def _upserted(call: Call, name: str, value: str, record_id: str, how: str) -> ToolResult:
+    data = {"object": name, "id": record_id, "created": how == "Created", "external_id": value}
     citations = [Citation(f"{name} {value}", call.url(record_id))] if record_id else []
     return done(f"{how} {name} {value} in Salesforce.", data, *citations)
+
+
+async def find_upserted(call: Call) -> ToolResult | None:
+    """Likewise, by the external id."""
+    name, field, value = _external(call)
+    fields = values_of(call.arguments.get("fields"))
+    try:
+        found = await _has(call, f"/sobjects/{name}/{field}/{quote(value, safe='')}", name, fields)
+    except Denied as refusal:
+        if "NOT_FOUND" in refusal.codes:
+            return None
+        raise
+    return _upserted(call, name, value, text(found.get("Id")), "Changed") if found is not None else None
 
 
 async def delete(call: Call) -> ToolResult:
@@ -270,5 +310,7 @@ CALLS: Mapping[str, Handler] = {
 FINDS: Mapping[str, Finder] = {
     "record.create": find_created,
     "case.create": find_case,
+    "record.update": find_updated,
+    "record.upsert": find_upserted,
     "record.delete": find_deleted,
 }

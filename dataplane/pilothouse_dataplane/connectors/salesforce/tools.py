@@ -4,7 +4,8 @@ How a write whose outcome is not known is settled:
 
 - a creation is an upsert by ``Pilothouse_Key__c`` where the object has this field (see ``keys.py``), and is looked up
   by it: AUTHORITATIVE. Where the field is missing, the look-up fails and says so, and the user is told of the doubt;
-- an update and an upsert by an external id set the same fields to the same values again: idempotent;
+- an update and an upsert by an external id set the same fields to the same values again: idempotent. That the record
+  has these values is proof, other values are none: EVENTUAL;
 - a deleted record is answered as deleted for 15 days: AUTHORITATIVE; one that is just not found proves nothing;
 - a composite request can be told by none of these: NONE.
 """
@@ -127,6 +128,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             parameters({"object": _OBJECT, "id": _ID, "fields": _FIELDS}, "object", "id", "fields"),
             _RECORD,
             ("edit", "set", "stage", "owner", "close"),
+            lookup=Lookup.EVENTUAL,
             idempotent=True,
         ),
         write(
@@ -146,6 +148,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             ),
             result("object", "id", "external_id", created="boolean"),
             ("sync", "import", "external id"),
+            lookup=Lookup.EVENTUAL,
             idempotent=True,
             key_by=_KEY_BY,
         ),

@@ -186,7 +186,7 @@ async def test_a_creation_without_the_field_is_plain_and_can_not_be_looked_up() 
     vendor.expect(f"POST {V}/sobjects/Task", 201, created, body={"Subject": "Call"})
     async with calling(vendor, "salesforce") as call:
         result = await call("record.create", object="Task", fields={"Subject": "Call"})
-        with pytest.raises(SystemUnavailable, match="Pilothouse_Key__c is missing"):
+        with pytest.raises(Refused, match="Pilothouse_Key__c is missing"):
             await call.find("record.create", object="Task", fields={"Subject": "Call"})
     assert result.summary == "Created Task 00TD000000IqhSLIAZ in Salesforce."
 
@@ -213,6 +213,31 @@ async def test_changing_and_deleting_go_to_the_record() -> None:
         deleted = await call("record.delete", object="Account", id="001D000000IqhSLIAZ")
     assert changed.summary == "Changed Account 001D000000IqhSLIAZ in Salesforce."
     assert deleted.summary.startswith("Deleted Account 001D000000IqhSLIAZ")
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [
+        ({"Phone": "1  2", "AccountId": "001D000000IqhSLIAZ", "Fax": None, "Amount": 5.0}, True),
+        ({"Phone": "1 2", "AccountId": "001D000000IqhSL", "Fax": "", "Amount": 5}, True),
+        ({"Phone": "1 3", "AccountId": "001D000000IqhSL", "Fax": None, "Amount": 5}, False),
+        ({"Phone": "1 2", "AccountId": "001D000000IqhSMIAZ", "Fax": None, "Amount": 5}, False),
+        ({"Phone": "1 2", "AccountId": "001D000000IqhSL", "Fax": "9", "Amount": 5}, False),
+        ({}, False),
+    ],
+)
+async def test_a_change_is_told_from_the_values_that_the_record_has(kept: Any, found: bool) -> None:
+    fields = {"Phone": "1 2 ", "AccountId": "001D000000IqhSL", "Fax": None, "Amount": 5}
+    query = {"fields": "Id,Phone,AccountId,Fax,Amount"}
+    vendor = Vendor().expect(f"GET {V}/sobjects/Lead/00QD000000IqhSLIAZ", answer=kept, query=query)
+    vendor.expect(f"GET {V}/sobjects/Lead/Legacy__c/7", answer=kept, query=query)
+    vendor.expect(f"GET {V}/sobjects/Lead/Legacy__c/7", 404, error("NOT_FOUND"), query=query)
+    by_id = {"object": "Lead", "external_field": "Legacy__c", "external_id": "7", "fields": fields}
+    async with calling(vendor, "salesforce") as call:
+        updated = await call.find("record.update", object="Lead", id="00QD000000IqhSLIAZ", fields=fields)
+        upserted = await call.find("record.upsert", **by_id)
+        assert await call.find("record.upsert", **by_id) is None
+    assert (updated is not None) == (upserted is not None) == found
 
 
 @pytest.mark.parametrize(
