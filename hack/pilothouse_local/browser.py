@@ -18,6 +18,7 @@ from pilothouse_local.errors import ClusterUnreachable
 _TIMEOUT = 15.0
 """Seconds for each request."""
 _ACTION = re.compile(r'<form[^>]*\baction="([^"]*)"')
+_SENTENCE = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 _TAGS = re.compile(r"<(style|title)[^>]*>.*?</\1>|<[^>]*>", re.DOTALL)
 LOOPBACK = "127.0.0.1"
 
@@ -103,5 +104,6 @@ def _said(answer: _Answer) -> str:
 
 
 def _words(page: str) -> str:
-    """What a page says, in a line."""
-    return " ".join(html.unescape(_TAGS.sub(" ", page)).split())[:300]
+    """What a page says, in a line: its first sentence where it is marked as one."""
+    first = _SENTENCE.search(page)
+    return " ".join(html.unescape(_TAGS.sub(" ", first[1] if first else page)).split())[:300]

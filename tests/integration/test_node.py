@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -181,3 +182,34 @@ def test_init_containers_come_first_and_liveness_restarts(cluster: Cluster) -> N
     eventually(lambda: (cluster.status("lively").get("containerStatuses") or [{}])[0].get("restartCount", 0) >= 1)
     assert cluster.status("lively")["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
     assert not Path("/pilothouse-node-test").exists()
+
+
+def test_a_projected_token_is_for_its_audience_and_its_pod_alone(cluster: Cluster) -> None:
+    token = {"audience": "vault", "expirationSeconds": 1800, "path": "token"}
+    volume = {"name": "t", "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]}}
+    mounted = {"volumeMounts": [{"name": "t", "mountPath": "/var/run/secrets/pilothouse/vault", "readOnly": True}]}
+    print_it = (
+        "stat -L -c %a /var/run/secrets/pilothouse/vault/token; cat /var/run/secrets/pilothouse/vault/token; sleep 60"
+    )
+    cluster.apply(a_pod("holder", "sh", "-c", print_it, container=mounted, volumes=[volume]))
+    eventually(lambda: len(cluster.run("logs", "holder", "--ignore-errors").splitlines()) == 2)
+
+    mode, jwt = cluster.run("logs", "holder").splitlines()
+
+    assert mode == "440"
+    body = jwt.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert claims["aud"] == ["vault"]
+    assert claims["exp"] - claims["iat"] == 1800
+    assert claims["kubernetes.io"]["pod"]["name"] == "holder"
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}}
+
+    def accepted(*audiences: str) -> bool:
+        asked = {**review, "spec": {"token": jwt, "audiences": list(audiences)}}
+        said = json.loads(cluster.run("create", "-o", "json", "-f", "-", stdin=json.dumps(asked)))
+        return bool(said["status"].get("authenticated"))
+
+    assert accepted("vault")
+    assert not accepted()  # the API server itself
+    cluster.run("delete", "pod", "holder", "--wait")
+    eventually(lambda: not accepted("vault"))  # the API server keeps a verdict for 10 s

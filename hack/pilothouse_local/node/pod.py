@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +22,7 @@ from .model import ContainerRefused, ContainerState, Mount, Obj, Waiting, timest
 from .processes import Launch
 from .projection import TokenWant
 from .status import pod_status
+from .tokens import Tokens
 
 log = logging.getLogger(__name__)
 _API_ERRORS = (ApiError, aiohttp.ClientError, TimeoutError, OSError)
@@ -43,12 +43,6 @@ class Node(Protocol):
         """Record an event about the Pod."""
 
 
-@dataclass
-class _Token:
-    value: str
-    renew_at: float
-
-
 class PodWorker:
     """Runs a Pod. `update`, `gone` and `references_changed` are called by the agent as the API changes."""
 
@@ -65,7 +59,7 @@ class PodWorker:
         self._ending = asyncio.Event()
         self._exists = True
         self._written: Obj | None = None
-        self._tokens: dict[TokenWant, _Token] = {}
+        self._tokens = Tokens(self._request_token)
         self._mounted = False
         self.references = environment.referenced(pod)
         spec = pod["spec"]
@@ -258,11 +252,10 @@ class PodWorker:
 
     async def _keep_volumes(self) -> None:
         while True:
-            pause = max(
-                1.0, min((t.renew_at for t in self._tokens.values()), default=_monotonic() + 3600) - _monotonic()
-            )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._volumes_dirty.wait(), pause)
+                await asyncio.wait_for(self._volumes_dirty.wait(), self._tokens.wait())
+            if not (self._volumes_dirty.is_set() or self._tokens.due()):
+                continue
             if not self._mounted:
                 await asyncio.sleep(0.5)
                 continue
@@ -283,26 +276,19 @@ class PodWorker:
             if projection.is_empty_dir(volume):
                 directory.mkdir(parents=True, exist_ok=True)
                 continue
-            tokens = {want: await self._token(want) for want in projection.wanted_tokens(volume)}
+            tokens = {want: await self._tokens.get(want) for want in projection.wanted_tokens(volume)}
             atomic.write_volume(directory, projection.render(self.pod, volume, lookup, tokens, self.ip))
 
-    async def _token(self, want: TokenWant) -> str:
-        held = self._tokens.get(want)
-        if held and held.renew_at > _monotonic():
-            return held.value
+    async def _request_token(self, want: TokenWant) -> Obj:
         meta, spec = self.pod["metadata"], self.pod["spec"]
         reference = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
         body: Obj = {"spec": {"expirationSeconds": want.seconds, "boundObjectRef": reference}}
         if want.audience:
             body["spec"]["audiences"] = [want.audience]
         account = spec.get("serviceAccountName") or "default"
-        answer = await self._node.api.request(
+        return await self._node.api.request(
             "POST", f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/{account}/token", body
         )
-        # Kubelet's rule: a token is renewed at 80% of its life, and at least once a day.
-        renew_at = _monotonic() + min(want.seconds * 0.8, 86400.0)
-        self._tokens[want] = _Token(answer["status"]["token"], renew_at)
-        return self._tokens[want].value
 
     def _mounts(self, container: Obj, env: dict[str, str]) -> list[Mount]:
         mounts = [Mount(str(self.directory / "etc-hosts"), "/etc/hosts")]
@@ -388,7 +374,3 @@ def _failed(state: ContainerState) -> bool:
 
 def _types(pod: Obj) -> set[str]:
     return {condition["type"] for condition in pod["status"].get("conditions") or []}
-
-
-def _monotonic() -> float:
-    return asyncio.get_running_loop().time()
