@@ -20,6 +20,7 @@ import base64
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,8 +130,10 @@ class VaultSession:
 
         try:
             auth = (await self._run(renew, token))["auth"]
-        except (vault.Forbidden, vault.Unauthorized, vault.InvalidRequest):
-            return False
+        except vault.VaultDown:
+            raise
+        except vault.VaultError:
+            return False  # also at the end of its longest life, where OpenBao answers 500
         if auth["lease_duration"] < self._lease * _RENEW_AT:
             return False  # its longest life comes to its end
         self._renew_after = self._clock() + auth["lease_duration"] * _RENEW_AT
@@ -264,7 +267,8 @@ class VaultAccounts:
             import hvac.exceptions as vault
 
             if not account.version:
-                client.secrets.kv.v2.update_metadata(path=path, mount_point=mount, max_versions=1)
+                with suppress(vault.Forbidden):  # a narrower policy: replaced tokens stay for as long as KV keeps them
+                    client.secrets.kv.v2.update_metadata(path=path, mount_point=mount, max_versions=1)
             try:
                 client.secrets.kv.v2.create_or_update_secret(
                     path=path, secret=fields, cas=account.version, mount_point=mount
