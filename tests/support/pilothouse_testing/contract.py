@@ -144,7 +144,7 @@ class Cases:
     def all(self) -> list[Any]:
         """(name, case), each once."""
         both = [*self.of_allowed.values(), *self.of_denied.values()]
-        unique = {f"{case.__name__}": case for cases in both for case in cases}  # type: ignore[attr-defined]
+        unique = {f"{case.__name__}": case for cases in both for case in cases}
         return list(unique.items())
 
     def missing(self, world: World) -> list[str]:
