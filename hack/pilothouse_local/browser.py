@@ -11,7 +11,7 @@ import http.client
 import json
 import re
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from pilothouse_local.errors import ClusterUnreachable
 
@@ -45,7 +45,7 @@ class _Visit:
         if body:
             sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
         try:
-            connection.request(method, f"{parts.path or '/'}?{parts.query}", body.encode(), sent)
+            connection.request(method, urlunsplit(("", "", parts.path or "/", parts.query, "")), body.encode(), sent)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
