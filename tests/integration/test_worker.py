@@ -454,9 +454,9 @@ async def stand_ins(folder: Path, stores: tuple[str, str]) -> AsyncIterator[tupl
         "type": "jira",
         "url": f"http://127.0.0.1:{jira}",
         "auth_mode": "UserOAuth",
-        "accounts_file": "secret.jira.accounts",
+        "oauth": {"accounts": {"secret": "jira", "key": "accounts"}},
     }
-    content = config(connectors=[connector])
+    content = config(connectors=[connector], egress={"allow_hosts": ["127.0.0.1"]})
     content["route"]["providers"][0]["base_url"] = f"http://127.0.0.1:{models}/v1"
     mount = folder / "config"
     mount.mkdir()

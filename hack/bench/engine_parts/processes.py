@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from engine_parts.stores import Stores
+from pilothouse_api.egress import EgressRule
 from pilothouse_api.workerconfig import (
     AgentConfig,
     ConnectorConfig,
+    OAuthConfig,
     ProviderConfig,
     RouteConfig,
+    SecretValue,
     TargetConfig,
     Tier,
     WorkerConfig,
@@ -117,11 +120,12 @@ def config(tenant: str, models: str, jira: str, *, tier: Tier = "power", timeout
                 type="jira",
                 url=jira,
                 auth_mode="UserOAuth",
-                accounts_file="secret.jira.accounts",
+                oauth=OAuthConfig(accounts=SecretValue(secret="jira", key="accounts")),  # noqa: S106 - its name
                 timeout_seconds=timeout,
                 concurrent_calls=1000,
             ),
         ),
+        egress=EgressRule(allow_hosts=("127.0.0.1",)),
         concurrent_runs=1000,
     )
 
