@@ -12,15 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jsonschema_rs
-
 _MAX_TEXT = 32768
 """Characters of a string whose schema names no bound."""
 _MAX_DEPTH = 64
 _MAX_COMPILED = 2048
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARS = 300
-_PATTERNS = jsonschema_rs.RegexOptions()
 _OPENING_WORDS = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "patternProperties", "dependentSchemas")
 """Where one of them stands, a schema's own ``properties`` are not all that it allows."""
 
@@ -55,13 +52,19 @@ class _Compiled:
 _compiled = _Compiled()
 
 
+def _made(schema: Any) -> Any:
+    import jsonschema_rs  # takes 10 MB: when the first arguments are checked, not when a worker starts
+
+    return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
+
+
 def _compile(schema: dict[str, Any]) -> Any:
     try:
-        return jsonschema_rs.validator_for(schema, pattern_options=_PATTERNS, offline=True)
+        return _made(schema)
     except (ValueError, RecursionError, TypeError) as error:
         first = error
     try:
-        return jsonschema_rs.validator_for(_without_patterns(schema, 0), pattern_options=_PATTERNS, offline=True)
+        return _made(_without_patterns(schema, 0))
     except (ValueError, RecursionError, TypeError):
         said = str(first).partition("\n")[0][:_SHOWN_CHARS]
         raise SchemaError(f"its JSON Schema can't be used: {said}") from first
