@@ -320,6 +320,7 @@ def test_a_tenants_rights_in_vault_live_with_it(
         assert worker.status("POST", f"{mine}/users/u/jira", {"options": {"cas": 0}, "data": {"t": "1"}}) == 200
         assert worker.data(f"{mine}/users/u/jira")["data"] == {"t": "1"}
         metadata = "kv/metadata/operator-vault/acme/users"
+        assert worker.status("POST", f"{metadata}/u/jira", {"max_versions": 1}) == 204
         assert worker.status("LIST", f"{metadata}/u") == 200
         assert worker.status("DELETE", f"{metadata}/u/jira") == 204
 

@@ -30,7 +30,7 @@ class VaultState:
 
 def usable_keys(content: Mapping[str, bytes]) -> dict[str, bytes]:
     """Those of a Secret's keys that can seal and open."""
-    return {name: value for name, value in content.items() if _KEY_NAME.fullmatch(name) and _is_key(value)}
+    return {name: value.strip() for name, value in content.items() if _KEY_NAME.fullmatch(name) and _is_key(value)}
 
 
 def _is_key(content: bytes) -> bool:

@@ -76,6 +76,7 @@ def test_keys_that_can_not_be_used_are_told_and_never_written_over(content: dict
 
 def test_one_broken_key_takes_no_other_with_it() -> None:
     assert usable_keys({"key.1": KEY, "key.2": b"x", "note": KEY}) == {"key.1": KEY}
+    assert usable_keys({"key.1": KEY + b"\n"}) == {"key.1": KEY}  # as an editor leaves a file
     world = ready_world()
     world.scene.secrets["acme-account-keys"]["key.2"] = b"x"
     world.step()
