@@ -19,10 +19,10 @@ from pilothouse_api.workerconfig import SecretValue, ServiceAccountConfig, Vault
 from pilothouse_dataplane.connectors.base import CallContext, SecretText
 from pilothouse_dataplane.credentials import entry
 from pilothouse_dataplane.credentials.advice import Advice
-from pilothouse_dataplane.credentials.backend import KeyRings
 from pilothouse_dataplane.credentials.base import LinkedAccount, StoreUnavailable
 from pilothouse_dataplane.credentials.files import FileSecrets
 from pilothouse_dataplane.credentials.postgres import SealedAccounts
+from pilothouse_dataplane.credentials.sealing import KeyRings
 from pilothouse_dataplane.credentials.service_account import ServiceAccount
 from pilothouse_dataplane.credentials.vault import VaultAccounts, VaultSecrets, VaultSession
 from pilothouse_dataplane.ledger.connections import Connections
@@ -58,7 +58,8 @@ async def sealed(server: PostgresServer) -> AsyncIterator[Maker]:
     made: list[SealedAccounts] = []
 
     def make(*keys: str, tenant: str = "acme", url: str = "") -> SealedAccounts:
-        rings = KeyRings(FileSecrets(files(*(keys or ("key.1",)))), "keys")
+        mounted = FileSecrets(files(*(keys or ("key.1",))))
+        rings = KeyRings(lambda: mounted.all_of("keys"))
         accounts = SealedAccounts(
             Connections(url or server.worker_url, tenant, "test"), tenant, rings.newest, random=os.urandom,
             clock=time.time,

@@ -26,7 +26,6 @@ from pilothouse_dataplane.credentials.jwt_bearer import JWTBearer
 from pilothouse_dataplane.credentials.linking import Linkable, Linking
 from pilothouse_dataplane.credentials.oauth import Held, UserOAuth
 from pilothouse_dataplane.credentials.refresh import Refresher
-from pilothouse_dataplane.credentials.sealing import KeyRing, keys_from
 from pilothouse_dataplane.credentials.secrets import client_of, secret_of
 from pilothouse_dataplane.credentials.service_account import ServiceAccount
 from pilothouse_dataplane.credentials.states import LinkStates
@@ -140,13 +139,16 @@ def make_backend(config: WorkerConfig, files: dict[str, bytes], database_url: st
     mounted = FileSecrets(files)
     if not config.credentials.keys_secret:
         return Backend(config.credentials, tenant, mounted, None, error=lambda: "", work=list, close=_nothing)
+    # imported by those who seal: cryptography takes megabytes
     from pilothouse_dataplane.credentials.postgres import SealedAccounts
+    from pilothouse_dataplane.credentials.sealing import KeyRings
     from pilothouse_dataplane.ledger.connections import Connections
 
+    keys_secret = config.credentials.keys_secret
     accounts = SealedAccounts(
         Connections(database_url, tenant, f"{worker} accounts"),
         tenant,
-        KeyRings(mounted, config.credentials.keys_secret).newest,
+        KeyRings(lambda: mounted.all_of(keys_secret)).newest,
         random=os.urandom,
         clock=time.time,
     )
@@ -159,25 +161,6 @@ def make_backend(config: WorkerConfig, files: dict[str, bytes], database_url: st
         work=lambda: [accounts.keep_swept()],
         close=accounts.aclose,
     )
-
-
-class KeyRings:
-    """The ring of the newest keys; made again when they have changed."""
-
-    def __init__(self, secrets: FileSecrets, secret: str) -> None:
-        self._secrets = secrets
-        self._secret = secret
-        self._texts: object = None
-        self._ring = KeyRing({})
-
-    def newest(self) -> KeyRing:
-        texts = self._secrets.all_of(self._secret)
-        if texts != self._texts:
-            keys, bad = keys_from(texts)
-            if bad:
-                _log.warning("these keys of linked accounts can't be used: 32 random bytes in base64 each", keys=bad)
-            self._ring, self._texts = KeyRing(keys), texts
-        return self._ring
 
 
 class Credentials:

@@ -12,11 +12,13 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pilothouse_dataplane.connectors.base import SecretText
 
+_log = structlog.get_logger(__name__)
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
 _NAME = re.compile(r"key\.([1-9][0-9]{0,8})")
@@ -85,3 +87,22 @@ def _aad(context: tuple[str, ...]) -> bytes:
     """Each part with its length: no two contexts have the same bytes."""
     parts = [part.encode() for part in context]
     return b"pilothouse-linked-account-1" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class KeyRings:
+    """The ring of the newest keys; made again when they have changed."""
+
+    def __init__(self, texts: Callable[[], Mapping[str, SecretText]]) -> None:
+        """``texts`` gives the Secret's entries as last loaded."""
+        self._texts = texts
+        self._made_of: Mapping[str, SecretText] | None = None
+        self._ring = KeyRing({})
+
+    def newest(self) -> KeyRing:
+        texts = self._texts()
+        if texts != self._made_of:
+            keys, bad = keys_from(texts)
+            if bad:
+                _log.warning("these keys of linked accounts can't be used: 32 random bytes in base64 each", keys=bad)
+            self._ring, self._made_of = KeyRing(keys), texts
+        return self._ring

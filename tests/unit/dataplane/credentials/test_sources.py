@@ -108,9 +108,7 @@ async def test_a_linked_account_is_used_by_its_user_alone_whatever_case_the_emai
     account = await world.link()
     source = world.oauth()
     assert await source.get(context()) == Credential(account.access_token, "ana@acme.example there")
-    with pytest.raises(
-        AccountNotLinked, match=r"not linked, so nothing was done there\. Link it on"
-    ):
+    with pytest.raises(AccountNotLinked, match=r"not linked, so nothing was done there\. Link it on"):
         await source.get(context("ben@acme.example"))
 
 
