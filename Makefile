@@ -4,7 +4,7 @@
 #   make up        start the cluster and install Pilothouse; safe to repeat      make down stops it, its data stays
 #   make status    what runs and what does not
 #   make tui       the terminal UI                                               make chat talks to an agent
-#   make test      unit, contract, integration, snapshot and e2e tests              make lint checks style, types and layers
+#   make test      unit, contract, integration, snapshot and e2e tests           make lint checks style, types and layers
 #   make generate  CRDs, protobuf code, reference, charts/install.yaml           make verify fails when they are out of date
 #   make bench     BENCH=cluster|…: measures, prints JSON lines, updates hack/bench/RESULTS.md
 
