@@ -28,7 +28,8 @@ MOST = 10
 """Steps; Salesforce takes 25."""
 _REF = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _REFERENCE = re.compile(r"@\{([A-Za-z][A-Za-z0-9_]{0,39})\.[A-Za-z][A-Za-z0-9_]{0,79}\}")
-_HALTED = "PROCESSING_HALTED"
+_UNDONE = {"PROCESSING_HALTED", "ALL_OR_NONE_OPERATION_ROLLED_BACK"}
+"""What the steps say that failed only because another one did."""
 _METHODS = {"get": "GET", "create": "POST", "update": "PATCH"}
 _NEEDS = {"get": "Read", "create": "Create", "update": "Edit"}
 
@@ -85,20 +86,18 @@ async def run(call: Call) -> ToolResult:
     if not isinstance(listed, list):
         raise unreadable("Salesforce", may_have_acted=changes)
     answers = mappings(listed)
-    undone = False
-    for position, found in enumerate(answers):
-        status, said = found.get("httpStatusCode"), found.get("body")
-        if isinstance(status, int) and 200 <= status < 300:
-            continue
-        undone = True
-        if not isinstance(status, int) or codes(said) == {_HALTED}:  # undone for another step's sake
-            continue
-        step = mapping(steps[position]) if position < len(steps) else {}
+    failed = [n for n, found in enumerate(answers) if found.get("httpStatusCode") not in range(200, 300)]
+    if failed:
+        # all steps were undone; the one that is not undone for another's sake says why
+        n = next((n for n in failed if codes(answers[n].get("body")) - _UNDONE), failed[0])
+        status, step = answers[n].get("httpStatusCode"), mapping(steps[n]) if n < len(steps) else {}
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise unreadable("Salesforce", may_have_acted=changes)
         action, name = text(step.get("action")), text(step.get("object"))
-        raise error_from(status, said, f"{_NEEDS.get(action, 'Edit')} on {name}")
-    results = [{"ref": text(found.get("referenceId")), "result": clean(found.get("body"))} for found in answers]
-    if undone or len(results) != len(requests):
+        raise error_from(status, answers[n].get("body"), f"{_NEEDS.get(action, 'Edit')} on {name}")
+    if len(answers) != len(requests):
         raise unreadable("Salesforce", may_have_acted=changes)
+    results = [{"ref": text(found.get("referenceId")), "result": clean(found.get("body"))} for found in answers]
     summary = f"Salesforce did all {len(results)} steps." if len(results) > 1 else "Salesforce did the step."
     return done(summary, {"steps": results})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -56,13 +57,13 @@ async def object_list(call: Call) -> ToolResult:
     return done(f"Found {count} in Salesforce.", {"objects": rows[:wanted], "more": more})
 
 
-async def _describe(call: Call, name: str) -> Any:
-    return await call.ask("GET", f"/sobjects/{name}/describe", needs=f"Read on {name}", large=True)
+async def _describe(call: Call, name: str, needs: str) -> Any:
+    return await call.ask("GET", f"/sobjects/{name}/describe", needs=needs, large=True)
 
 
 async def object_describe(call: Call) -> ToolResult:
     name, words = call.object_name(), call.word("text").casefold()
-    found = mapping(await _describe(call, name))
+    found = mapping(await _describe(call, name, f"Read on {name}"))
     rows = [_field(field) for field in objects(found.get("fields"), "Salesforce")]
     rows = [row for row in rows if words in row["name"].casefold() or words in row["label"].casefold()]
     label = text(found.get("label")) or name
@@ -134,7 +135,9 @@ async def case_create(call: Call) -> ToolResult:
 
 
 async def _carries_key(call: Call, name: str) -> bool:
-    return await call.keys.carried_by(call.context.user_email, name, lambda: _describe(call, name))
+    # who may not even see the object is told what the creation takes
+    describe = partial(_describe, call, name, f"Create on {name}")
+    return await call.keys.carried_by(call.context.user_email, name, describe)
 
 
 async def _create(call: Call, name: str, fields: dict[str, Any]) -> ToolResult:
