@@ -8,7 +8,19 @@ from typing import Any
 
 from pilothouse_sim.jira import adf
 from pilothouse_sim.jira.errors import INVALID_PAYLOAD, JiraError
-from pilothouse_sim.jira.store import CATEGORIES, PRIORITIES, Comment, Issue, Project, Status, Store, User, status_named
+from pilothouse_sim.jira.store import (
+    CATEGORIES,
+    LINK_TYPES,
+    PRIORITIES,
+    Comment,
+    Issue,
+    Link,
+    Project,
+    Status,
+    Store,
+    User,
+    status_named,
+)
 
 SYSTEM_FIELDS: Mapping[str, tuple[str, str]] = {
     "summary": ("Summary", "string"),
@@ -26,6 +38,8 @@ SYSTEM_FIELDS: Mapping[str, tuple[str, str]] = {
     "created": ("Created", "datetime"),
     "updated": ("Updated", "datetime"),
     "comment": ("Comment", "comments-page"),
+    "issuelinks": ("Linked Issues", "array"),
+    "attachment": ("Attachment", "array"),
 }
 NOT_ADF = "Operation value must be an Atlassian Document (see the Atlassian Document Format)"
 
@@ -108,10 +122,73 @@ def comment_view(
     }
 
 
+def link_type_view(kind: tuple[str, str, str, str], base: str) -> dict[str, Any]:
+    """A type of link."""
+    number, name, inward, outward = kind
+    link = f"{base}/rest/api/3/issueLinkType/{number}"
+    return {"id": number, "name": name, "inward": inward, "outward": outward, "self": link}
+
+
+def linked_view(issue: Issue, store: Store, base: str) -> dict[str, Any]:
+    """An issue as a link shows it."""
+    return {
+        "id": issue.id,
+        "key": issue.key,
+        "self": f"{base}/rest/api/3/issue/{issue.id}",
+        "fields": {
+            "summary": issue.summary,
+            "status": status_view(status_named(issue.status), base),
+            "priority": {"id": str(PRIORITIES.index(issue.priority) + 1), "name": issue.priority},
+            "issuetype": issue_type_view(store.projects[issue.project], issue.issue_type, base),
+        },
+    }
+
+
+def link_view(link: Link, store: Store, base: str, *, seen_from: Issue | None = None) -> dict[str, Any]:
+    """A link: with the issue at its other end, or (``seen_from`` None) with both."""
+    kind = next(kind for kind in LINK_TYPES if kind[0] == link.type)
+    view: dict[str, Any] = {
+        "id": link.id,
+        "self": f"{base}/rest/api/3/issueLink/{link.id}",
+        "type": link_type_view(kind, base),
+    }
+    source, target = store.by_id(link.source), store.by_id(link.target)
+    assert source is not None
+    assert target is not None
+    if seen_from is None:
+        return {
+            **view,
+            "inwardIssue": linked_view(source, store, base),
+            "outwardIssue": linked_view(target, store, base),
+        }
+    # From its source a link shows its target as the outward issue, and the other way round.
+    if seen_from.id == link.source:
+        return {**view, "outwardIssue": linked_view(target, store, base)}
+    return {**view, "inwardIssue": linked_view(source, store, base)}
+
+
+def attachment_view(attachment: Mapping[str, Any], store: Store, base: str) -> dict[str, Any]:
+    """An attachment's metadata."""
+    number = attachment["id"]
+    return {
+        "self": f"{base}/rest/api/3/attachment/{number}",
+        "id": number,
+        "filename": attachment["filename"],
+        "author": user_view(store.user_by_id(attachment["author"]), base),
+        "created": timestamp(attachment["created"]),
+        "size": attachment["size"],
+        "mimeType": attachment["mimeType"],
+        "content": f"{base}/rest/api/3/attachment/content/{number}",
+    }
+
+
 def issue_view(
-    issue: Issue, store: Store, base: str, fields: Iterable[str], properties: Iterable[str] = ()
+    issue: Issue, store: Store, base: str, fields: Iterable[str], properties: Iterable[str] = (), *, user: User
 ) -> dict[str, Any]:
-    """An issue with the named fields (``*all``, ``*navigable``, ``-name`` as in Jira; ``id`` alone: no fields)."""
+    """An issue with the named fields (``*all``, ``*navigable``, ``-name`` as in Jira; ``id`` alone: no fields).
+
+    Of links, ``user`` sees those whose other end she may browse.
+    """
     project = store.projects[issue.project]
     comments = [comment_view(comment, issue, store, base) for comment in issue.comments]
     everything: dict[str, Any] = {
@@ -131,12 +208,18 @@ def issue_view(
         "creator": user_view(store.user_by_id(issue.creator), base),
         "created": timestamp(issue.created),
         "updated": timestamp(issue.updated),
+        "issuelinks": [
+            link_view(link, store, base, seen_from=issue)
+            for link in store.links_of(issue)
+            if all(store.find(user, end) for end in (link.source, link.target))
+        ],
+        "attachment": [attachment_view(attachment, store, base) for attachment in issue.attachments],
         "comment": {"comments": comments, "maxResults": len(comments), "total": len(comments), "startAt": 0},
     }
     shown: set[str] = set()
     for name in fields:
         if name in ("*all", "*navigable"):
-            shown |= set(everything) - ({"comment"} if name == "*navigable" else set())
+            shown |= set(everything) - ({"comment", "attachment"} if name == "*navigable" else set())
         elif name.startswith("-"):
             shown.discard(name[1:])
         else:
@@ -251,4 +334,6 @@ def _person(name: str, value: object, project: Project, store: Store, user: User
         permission = "ASSIGN_ISSUES" if name == "assignee" else "MODIFY_REPORTER"
         if not store.allowed(user, project.key, permission):
             raise ValueError(f"Field '{name}' cannot be set. It is not on the appropriate screen, or unknown.")
+    if name == "assignee" and not store.allowed(found, project.key, "ASSIGNABLE_USER"):
+        raise ValueError(f"User '{found.account_id}' cannot be assigned issues.")
     return found.account_id

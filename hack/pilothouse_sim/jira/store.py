@@ -1,7 +1,8 @@
 """The site's state: users, projects, issues; and what search sees of it.
 
-Every change is one line of the journal (the whole issue as JSON), flushed to the operating system before the change
-is answered: a killed process loses nothing, a lost machine may. At start the seed is read, then the journal.
+Every change is one line of the journal (the whole issue as JSON, ``{"deleted": key, "id": id}``, ``{"link": …}`` or
+``{"unlinked": id}``), flushed to the operating system before the change is answered: a killed process loses nothing, a
+lost machine may. At start the seed is read, then the journal.
 
 Search sees an issue as it was when last indexed. A change is indexed ``delay`` seconds after it was made; times are
 seconds of the clock that the caller passes as ``now`` (epoch).
@@ -27,7 +28,12 @@ PERMISSIONS = {
     "TRANSITION_ISSUES": "Transition Issues",
     "ASSIGN_ISSUES": "Assign Issues",
     "MODIFY_REPORTER": "Modify Reporter",
+    "LINK_ISSUES": "Link Issues",
+    "DELETE_ISSUES": "Delete Issues",
+    "ASSIGNABLE_USER": "Assignable User",
 }
+USER_PICKER = "USER_PICKER"
+"""The global permission “Browse users and groups”."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,13 @@ STATUSES = (
     Status("10001", "In Progress", "indeterminate", "21", "In Progress"),
     Status("10002", "Done", "done", "31", "Done"),
 )
+LINK_TYPES = (
+    ("10000", "Blocks", "is blocked by", "blocks"),
+    ("10001", "Cloners", "is cloned by", "clones"),
+    ("10002", "Duplicate", "is duplicated by", "duplicates"),
+    ("10003", "Relates", "relates to", "relates to"),
+)
+"""(id, name, inward, outward)."""
 CATEGORIES = {"new": (2, "To Do"), "indeterminate": (4, "In Progress"), "done": (3, "Done")}
 PRIORITIES = ("Highest", "High", "Medium", "Low", "Lowest")
 
@@ -107,6 +120,8 @@ class Issue:
     resolved: float | None = None
     comments: list[Comment] = field(default_factory=list)
     properties: dict[str, Any] = field(default_factory=dict)
+    attachments: list[dict[str, Any]] = field(default_factory=list)
+    """``{id, filename, author (account id), created (epoch seconds), size (bytes), mimeType}``."""
 
     @property
     def number(self) -> int:
@@ -121,6 +136,17 @@ class Issue:
     def from_json(cls, value: Mapping[str, Any]) -> Issue:
         """The inverse of ``dataclasses.asdict``."""
         return cls(**{**value, "comments": [Comment(**comment) for comment in value.get("comments", [])]})
+
+
+@dataclass(frozen=True)
+class Link:
+    """``source`` (outward words of the type) ``target``; both are ids of issues. Jira's API calls the source of a new
+    link its inward issue."""
+
+    id: str
+    type: str
+    source: str
+    target: str
 
 
 def status_named(name: str) -> Status:
@@ -146,10 +172,14 @@ class Store:
             )
             for p in seed["projects"]
         }
+        self._global = {key: frozenset(emails) for key, emails in seed.get("globalPermissions", {}).items()}
         self.issues: dict[str, Issue] = {}
+        self.links: dict[str, Link] = {}
+        self._deleted: dict[str, str] = {}
+        self._last_link = 10000
         for entry in seed["issues"]:
             self._seed_issue(entry)
-        self._pending: list[tuple[float, Issue]] = []
+        self._pending: list[tuple[float, str, Issue | None]] = []
         self._journal = state_dir / "journal.jsonl" if state_dir else None
         if self._journal:
             self._replay(self._journal)
@@ -175,6 +205,10 @@ class Store:
             priority=entry.get("priority", "Medium"),
             labels=list(entry.get("labels", [])),
             resolved=created if status.category == "done" else None,
+            attachments=[
+                {**item, "author": self.users[item["author"]].account_id, "created": created}
+                for item in entry.get("attachments", [])
+            ],
         )
         self.issues[issue.key] = issue
 
@@ -184,15 +218,41 @@ class Store:
             return
         for line in journal.read_text(encoding="utf-8").splitlines():
             try:
-                issue = Issue.from_json(json.loads(line))
-            except (ValueError, TypeError):
+                self._apply(json.loads(line))
+            except (ValueError, TypeError, KeyError):
                 # The line that was being written when the process was killed; its change was never answered.
                 continue
-            self.issues[issue.key] = issue
         # One line an issue from here on, so that the journal does not grow with every restart.
         fresh = journal.with_suffix(".new")
-        fresh.write_text("".join(json.dumps(asdict(i)) + "\n" for i in self.issues.values()), encoding="utf-8")
+        lines: list[dict[str, Any]] = [asdict(issue) for issue in self.issues.values()]
+        lines += [{"deleted": key, "id": number} for key, number in self._deleted.items()]
+        lines += [{"link": asdict(link)} for link in self.links.values()]
+        fresh.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         fresh.replace(journal)
+
+    def _apply(self, line: dict[str, Any]) -> None:
+        """One line of the journal."""
+        if "deleted" in line:
+            self._forget(line["deleted"], line["id"])
+        elif "link" in line:
+            link = Link(**line["link"])
+            self.links[link.id] = link
+            self._last_link = max(self._last_link, int(link.id))
+        elif "unlinked" in line:
+            self.links.pop(line["unlinked"], None)
+        else:
+            issue = Issue.from_json(line)
+            self.issues[issue.key] = issue
+
+    def _forget(self, key: str, number: str) -> None:
+        self.issues.pop(key, None)
+        self._deleted[key] = number
+        self.links = {i: link for i, link in self.links.items() if number not in (link.source, link.target)}
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._journal:
+            with self._journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
     def user_by_token(self, token: str) -> User | None:
         """The account whose access token this is."""
@@ -207,6 +267,10 @@ class Store:
         found = self.projects.get(project)
         return found is not None and permission in found.grants.get(user.email, frozenset())
 
+    def allowed_globally(self, user: User, permission: str) -> bool:
+        """Whether the user has the global permission."""
+        return user.email in self._global.get(permission, frozenset())
+
     def find(self, user: User, id_or_key: str) -> Issue | None:
         """The issue of that key or id, if the user may see it."""
         issue = self.issues.get(id_or_key.upper())
@@ -216,23 +280,59 @@ class Store:
 
     def next_identity(self, project: str) -> tuple[str, str]:
         """Id and key of a new issue in the project."""
-        number = max((i.number for i in self.issues.values() if i.project == project), default=0) + 1
-        return str(max((int(i.id) for i in self.issues.values()), default=10000) + 1), f"{project}-{number}"
+        # A deleted issue's key and id are never given out again.
+        keys = [*self.issues, *self._deleted]
+        numbers = [int(key.rpartition("-")[2]) for key in keys if key.rpartition("-")[0] == project]
+        ids = [int(issue.id) for issue in self.issues.values()] + [int(i) for i in self._deleted.values()]
+        return str(max(ids, default=10000) + 1), f"{project}-{max(numbers, default=0) + 1}"
 
     def save(self, issue: Issue, now: float, delay: float) -> None:
         """Keeps a new or changed issue; search sees it after ``delay`` seconds. Raises OSError of the journal."""
-        if self._journal:
-            with self._journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(issue)) + "\n")
+        self._write(asdict(issue))
         self.issues[issue.key] = issue
-        self._pending.append((now + delay, copy.deepcopy(issue)))
+        self._pending.append((now + delay, issue.key, copy.deepcopy(issue)))
+
+    def delete(self, issue: Issue, now: float, delay: float) -> None:
+        """Removes an issue with its links; search forgets it after ``delay`` seconds. Raises OSError."""
+        self._write({"deleted": issue.key, "id": issue.id})
+        self._forget(issue.key, issue.id)
+        self._pending.append((now + delay, issue.key, None))
+
+    def links_of(self, issue: Issue) -> list[Link]:
+        """The links that begin or end at the issue."""
+        return [link for link in self.links.values() if issue.id in (link.source, link.target)]
+
+    def link(self, kind: str, source: Issue, target: Issue) -> Link:
+        """The link of that type (its id) between the two: a new one, or the one that is there. Raises OSError."""
+        for link in self.links.values():
+            if (link.type, link.source, link.target) == (kind, source.id, target.id):
+                return link
+        self._last_link += 1
+        link = Link(str(self._last_link), kind, source.id, target.id)
+        self._write({"link": asdict(link)})
+        self.links[link.id] = link
+        return link
+
+    def unlink(self, link: Link) -> None:
+        """Removes a link. Raises OSError."""
+        self._write({"unlinked": link.id})
+        del self.links[link.id]
+
+    def by_id(self, number: str) -> Issue | None:
+        """The issue of that id, whoever asks."""
+        return next((issue for issue in self.issues.values() if issue.id == number), None)
 
     def searchable(self, user: User, now: float, reconcile: Iterable[int]) -> list[Issue]:
         """What search sees and the user may browse; the issues with the ids in ``reconcile`` as they are now."""
         due = [entry for entry in self._pending if entry[0] <= now]
         self._pending = [entry for entry in self._pending if entry[0] > now]
-        for _, issue in due:
-            self._indexed[issue.key] = issue
+        for _, key, issue in due:
+            if issue is None:
+                self._indexed.pop(key, None)
+            else:
+                self._indexed[key] = issue
         ids = {str(i) for i in reconcile}
-        seen = {**self._indexed, **{i.key: i for i in self.issues.values() if i.id in ids}}
+        gone = {key for key, number in self._deleted.items() if number in ids}
+        seen = {key: issue for key, issue in self._indexed.items() if key not in gone}
+        seen |= {i.key: i for i in self.issues.values() if i.id in ids}
         return [issue for issue in seen.values() if self.allowed(user, issue.project, "BROWSE_PROJECTS")]
