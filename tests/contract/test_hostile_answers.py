@@ -121,9 +121,11 @@ async def tape(cases: Cases, place: Place, monkeypatch: pytest.MonkeyPatch) -> l
         patch.setattr(JsonClient, "request", request)
         patch.setattr(world.connector, "call", taping_call)
         patch.setattr(world.connector, "find_by_key", taping_find)
-        for case in dict.fromkeys(case for some in cases.of_allowed.values() for case in some):
-            await case(world)
-        await world.aclose()
+        try:
+            for case in dict.fromkeys(case for some in cases.of_allowed.values() for case in some):
+                await case(world)
+        finally:
+            await world.aclose()
     return [one for some in taped.values() for one in some]
 
 
