@@ -9,8 +9,8 @@ Source: https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_so
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from pilothouse_dataplane.connectors.base import Refused
 
@@ -48,16 +48,12 @@ def words(value: str) -> str:
     return plain
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
+class _Token(NamedTuple):
+    upper: str
+    """Of a word, else ""."""
     text: str
     start: int
     depth: int
-
-    @property
-    def upper(self) -> str:
-        return self.text.upper() if self.kind == "word" else ""
 
 
 def _refused(why: str) -> Refused:
@@ -73,14 +69,14 @@ def _tokens(query: str) -> list[_Token]:
             rest = query[at : at + 20]
             why = "a string does not end" if rest.startswith("'") else f"“{rest}” is not understood"
             raise _refused(why)
-        kind = match.lastgroup or ""
-        if match[0] == ")":
+        kind, part = match.lastgroup, match[0]
+        if part == ")":
             depth -= 1
             if depth < 0:
                 raise _refused("a parenthesis is closed that was not opened")
         if kind != "space":
-            found.append(_Token(kind, match[0], at, depth))
-        if match[0] == "(":
+            found.append(_Token(part.upper() if kind == "word" else "", part, at, depth))
+        if part == "(":
             depth += 1
         at = match.end()
     if depth:
