@@ -12,8 +12,18 @@ from pilothouse_dataplane.core.messages import Outcome, ToolResult
 
 _SHOWN_ARGUMENT_CHARS = 60
 _REFERENCE = re.compile(r"\{\{\s*s(\d{1,4})[^{}]{0,200}\}\}")
-_SAID = {"comment": "comment on", "transition": "move"}
+_SAID = {
+    "comment": "comment on",
+    "transition": "move",
+    "work_note": "add a work note to",
+    "decide": "decide on",
+    "order": "order from",
+    "me": "show your own",
+    "issue_types": "list what can be created in",
+}
 """Verbs of tools that are not an English verb with its object."""
+_NAMES = {"servicenow": "ServiceNow"}
+"""Systems that are not written with one capital."""
 _MAX_DEPTH = 24
 
 
@@ -30,7 +40,8 @@ def step_title(name: str) -> str:
     """A tool's name for a person: ``jira.issue.comment`` is "Jira: comment on issue"."""
     system, _, what = name.partition(".")
     noun, _, verb = what.rpartition(".")
-    return f"{system[:1].upper()}{system[1:]}: {_SAID.get(verb, verb)} {noun.replace('.', ' ')}".rstrip(" :")
+    said = _SAID.get(verb, verb.replace("_", " "))
+    return f"{_NAMES.get(system) or system[:1].upper() + system[1:]}: {said} {noun.replace('.', ' ')}".rstrip(" :")
 
 
 def step_summary(name: str, arguments: Mapping[str, object]) -> str:
