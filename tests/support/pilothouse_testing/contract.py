@@ -77,13 +77,15 @@ class World:
         email = self.place.emails[who]
         return CallContext(email, run or f"contract/{uuid4().hex[:12]}", credential=Credential(secret, email))
 
-    async def call(self, name: str, who: str = "employee", *, run: str = "", token: str = "", **arguments: Any) -> Any:
+    async def call(
+        self, name: str, /, who: str = "employee", *, run: str = "", token: str = "", **arguments: Any
+    ) -> Any:
         """The data of a call that succeeds; arguments and data are held against the tool's schemas. ``run`` is the
         idempotency key."""
         return (await self.result(name, who, run=run, token=token, **arguments)).data
 
     async def result(
-        self, name: str, who: str = "employee", *, run: str = "", token: str = "", **arguments: Any
+        self, name: str, /, who: str = "employee", *, run: str = "", token: str = "", **arguments: Any
     ) -> ToolResult:
         tool = self.tool(name)
         check_arguments(tool.parameters, arguments)
@@ -94,11 +96,11 @@ class World:
         assert misfit(tool.returns, result.data) == ""
         return result
 
-    async def found(self, name: str, run: str, who: str = "employee", **arguments: Any) -> ToolResult | None:
+    async def found(self, name: str, /, run: str, who: str = "employee", **arguments: Any) -> ToolResult | None:
         """What ``find_by_key`` says of an earlier call with the idempotency key ``run``."""
         return await self.connector.find_by_key(self.tool(name), arguments, self.context(who, run))
 
-    async def refusal(self, name: str, who: str = "contractor", *, token: str = "", **arguments: Any) -> str:
+    async def refusal(self, name: str, /, who: str = "contractor", *, token: str = "", **arguments: Any) -> str:
         """The system's refusal of a call."""
         try:
             result = await self.connector.call(self.tool(name), arguments, self.context(who, token=token))
