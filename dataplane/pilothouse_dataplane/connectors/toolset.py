@@ -8,6 +8,7 @@ the system itself (``Discovering``) is asked for them in the background, first a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -95,7 +96,8 @@ class Toolset:
         instructions: str = "",
     ) -> None:
         """``clock`` is monotonic, as the calls' deadlines. ``link_url`` gives the page where a user links her account
-        of a connector; ``instructions``: what the tenant tells its agent, which helps to choose tools."""
+        of a connector, "" where she can't do that herself. ``instructions``: what the tenant tells its agent, which helps
+        to choose tools."""
         self._clock = clock
         self._instructions = instructions
         self._link_url = link_url
@@ -125,6 +127,7 @@ class Toolset:
         self._answered: dict[str, float] = {}
         self._catalog = Catalog(())
         self._by_tool: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
         self._describe()
 
     # --- what there is ------------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ class Toolset:
 
     def count(self, connector: str) -> int:
         """How many tools of a connector the agent may call."""
-        return sum(name == connector for name in self._by_tool.values())
+        return self._counts[connector]
 
     def answered(self, connector: str) -> float | None:
         """When a connector's system last answered a call, on the toolset's clock."""
@@ -230,13 +233,11 @@ class Toolset:
         return Settled(_named(plain_result(found), record), absent=False)
 
     def _not_linked(self, entry: _Entry, refusal: AccountNotLinked) -> ToolResult:
-        oauth = entry.config.oauth
-        if self._link_url is None or oauth is None or oauth.client_id is None:
+        url = self._link_url(entry.config.name) if self._link_url is not None else ""
+        if not url:
             return ToolResult(Outcome.REFUSED, str(refusal))
-        url = self._link_url(entry.config.name)
-        said = str(refusal).rstrip()
-        linked = Citation(f"Link your {entry.system} account", url)
-        return ToolResult(Outcome.REFUSED, f"{said} You can link it here: {url}", citations=(linked,))
+        page = Citation(f"Link your {entry.system} account", url)
+        return ToolResult(Outcome.REFUSED, f"{str(refusal).rstrip()} Your accounts page: {url}", citations=(page,))
 
     def _describe(self) -> None:
         """Take the tools as their connectors describe them now."""
@@ -257,7 +258,7 @@ class Toolset:
                     tools.append(tool)
         systems = {name: entry.system for name, entry in self._entries.items()}
         self._catalog = Catalog(tools, systems, self._instructions)
-        self._by_tool = owners
+        self._by_tool, self._counts = owners, Counter(owners.values())
 
 
 def _named(result: ToolResult, record: CallRecord) -> ToolResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -211,11 +211,15 @@ def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelPr
     return AnthropicProvider(config.name, config.base_url, key)
 
 
-def link_page(public_url: str) -> Callable[[str], str] | None:
-    """Where a user links her account of a connector; None where nobody can tell the gateway's address."""
-    if not public_url:
-        return None
-    return lambda connector: f"{public_url.rstrip('/')}/accounts?connect={quote(connector, safe='')}"
+def link_page(public_url: str, linkable: Container[str]) -> Callable[[str], str]:
+    """Where a user links her account of a connector; "" where she can't, or nobody can tell the gateway's address."""
+
+    def page(connector: str) -> str:
+        if not public_url or connector not in linkable:
+            return ""
+        return f"{public_url.rstrip('/')}/accounts?connect={quote(connector, safe='')}"
+
+    return page
 
 
 def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeeper) -> Runtime:
@@ -238,7 +242,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         clock=time.monotonic,
         random=jitter,
         sources=credentials.sources,
-        link_url=link_page(config.public_url),
+        link_url=link_page(config.public_url, credentials.linkable),
         tenant=config.tenant,
         instructions=config.agent.instructions,
     )

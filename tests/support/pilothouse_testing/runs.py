@@ -155,7 +155,7 @@ class FakeTenant:
                 clock=time.monotonic,
                 random=lambda: 0.5,
                 sources=self.sources,
-                link_url=link_page(config.public_url),
+                link_url=link_page(config.public_url, {c.name for c in config.connectors if c.oauth is not None}),
                 tenant=config.tenant,
             ),
             memory=self.memory,

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pilothouse_dataplane.connectors.base import CallContext, Connector, RateLimit, SystemUnavailable
+from pilothouse_dataplane.connectors.base import CallContext, Connector, RateLimit, Refused, SystemUnavailable
 from pilothouse_dataplane.connectors.wrappers.base import Clock, Wrapper
 from pilothouse_dataplane.core.messages import Tool, ToolResult
 
@@ -63,9 +63,12 @@ class WithRateLimit(Wrapper):
         try:
             result = await self._inner.call(tool, arguments, context)
         except SystemUnavailable as error:
-            self._learn(context, error.retry_after)
-            if error.retry_after is not None and error.retry_after >= 1 and not error.lasting:
-                raise self._told(error) from error
+            held = self._learn(context, error.retry_after)
+            if held >= 1 and not error.lasting:
+                raise self._told(error, held) from error
+            raise
+        except Refused:
+            self._learn(context, None)
             raise
         self._learn(context, None)
         return result
@@ -114,7 +117,8 @@ class WithRateLimit(Wrapper):
         everybody = min(self._held.values()) if len(self._held) >= _ALL_HELD else now
         return max(own, everybody) - now
 
-    def _learn(self, context: CallContext, retry_after: float | None) -> None:
+    def _learn(self, context: CallContext, retry_after: float | None) -> float:
+        """Seconds for which this user's calls are held now."""
         limit: RateLimit | None = context.record.limit
         context.record.limit = None  # the next try's answer says it anew
         wait = retry_after or 0.0
@@ -125,10 +129,10 @@ class WithRateLimit(Wrapper):
             if len(self._held) > 1000:
                 self._held_for("", now)  # those whose time has passed go
             self._held[self._user(context)] = now + min(wait, _MAX_HOLD)
+        return wait
 
-    def _told(self, error: SystemUnavailable) -> SystemUnavailable:
-        assert error.retry_after is not None
-        when = f" It takes requests again in {math.ceil(error.retry_after)} s."
+    def _told(self, error: SystemUnavailable, held: float) -> SystemUnavailable:
+        when = f" It takes requests again in {math.ceil(held)} s."
         return SystemUnavailable(
-            f"{error}{when}", may_have_acted=error.may_have_acted, retry_after=error.retry_after, lasting=error.lasting
+            f"{error}{when}", may_have_acted=error.may_have_acted, retry_after=held, lasting=error.lasting
         )

@@ -367,6 +367,29 @@ async def test_an_answer_that_says_nothing_is_left_holds_the_next_call() -> None
         assert len(telling.calls) == 2
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SystemUnavailable("Too many.", may_have_acted=False),  # a 429 that says when in its own headers only
+        Refused("You may not."),
+    ],
+)
+async def test_the_last_word_of_a_failed_answer_counts_too(answer: Exception) -> None:
+    class Telling(FakeConnector):
+        async def call(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+            context.record.limit = RateLimit(0, 60)
+            return await super().call(tool, arguments, context)
+
+    connector = Telling(lambda tool, given: answer)
+    limited = limiting(connector, clock=Clock())
+    with pytest.raises(type(answer)) as first:
+        await limited.call(ECHO, THING, who())
+    assert ("again in 60 s" in str(first.value)) is isinstance(answer, SystemUnavailable)
+    with pytest.raises(SystemUnavailable, match="was not asked; ask again in 60 s"):
+        await limited.call(ECHO, THING, who())
+    assert len(connector.calls) == 1
+
+
 async def test_a_limit_that_several_users_meet_is_the_systems() -> None:
     busy = SystemUnavailable("Too many.", may_have_acted=False, retry_after=60)
     connector = playing(busy, busy, busy, DONE)

@@ -51,7 +51,7 @@ def toolset(connector: FakeConnector, source: FakeSource | None = None, **option
         random=lambda: 0.0,
         sources={"fake": source} if source is not None else {},
         audit=Kept(),
-        link_url=lambda name: f"https://agents.example/accounts?connect={name}",
+        link_url=lambda name: f"https://agents.example/accounts?connect={name}" if config.oauth == APP else "",
         tenant="acme",
     )
 
@@ -198,7 +198,7 @@ class Discovered(FakeConnector):
 
     def __init__(self, *answers: Exception | bool | float) -> None:
         super().__init__()
-        self.tools = ()
+        self.tools: tuple[Tool, ...] = ()
         self.asked: list[CallContext | None] = []
         self._answers = list(answers)
 

@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 from pilothouse_api.workerconfig import ApprovalRule
-from pilothouse_dataplane.connectors.base import Refused, SystemUnavailable
+from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Refused, SystemUnavailable
 from pilothouse_dataplane.worker.probing import Prober, Reached
 from pilothouse_dataplane.worker.status import connector_statuses, list_tools
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
-from pilothouse_testing.fakes import FakeConnector, FakeModel
-from pilothouse_testing.runs import FakeTenant, fake_connector, worker_config
+from pilothouse_testing.fakes import FakeConnector, FakeModel, FakeSource, asks_for, text
+from pilothouse_testing.runs import EMPLOYEE, FakeTenant, fake_connector, worker_config
 
 AWAY = SystemUnavailable("It can't be reached.", may_have_acted=False)
 
@@ -139,3 +139,31 @@ async def test_a_worker_tells_of_its_connectors_and_tools() -> None:
     assert (read.approver, read.group) == (agent.APPROVER_UNSPECIFIED, ""), "a read waits for nobody"
     assert (write.effect, write.approver, write.group) == (agent.EFFECT_WRITE, agent.APPROVER_GROUP, "it")
     assert '"required":["name"]' in write.parameters_json
+
+
+class Discovered(FakeConnector):
+    """Tells its tools to whoever has an account."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tools, self._later = (), self.tools
+
+    async def discover(self, context: CallContext | None) -> bool:
+        if context is None:
+            raise AccountNotLinked("Sign in.")
+        self.tools = self._later
+        return context.token.reveal() == "t"
+
+
+async def test_a_run_begins_with_the_tools_that_its_user_can_discover() -> None:
+    model = FakeModel([asks_for("fake.thing.read", "a", name="x")], [text("Done.")])
+    source = FakeSource({EMPLOYEE.email: "t"})
+    tenant = FakeTenant(model, Discovered(), sources={"fake": source})
+    runtime = tenant.runtime()
+    await runtime.start(None)
+    assert runtime.toolset.tools == ()
+    told = await tenant.ask().end()
+    assert [step.outcome for step in told.of("step_finished")] == [agent.STEP_OUTCOME_SUCCEEDED]
+    assert (await tenant.ask(run_id="r2").end()).text == "Done."
+    assert source.asked.count(EMPLOYEE.email) == 2, "once to discover, once to call; the second run needs neither"
+    await runtime.toolset.aclose()
