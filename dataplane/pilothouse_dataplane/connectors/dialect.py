@@ -9,7 +9,9 @@ from pilothouse_dataplane.connectors.base import ConnectorError, CredentialRefus
 from pilothouse_dataplane.connectors.http import JsonResponse
 
 
-def error_of(response: JsonResponse, system: str, *, said: str = "", needs: str = "", grants: str = "") -> ConnectorError:
+def error_of(
+    response: JsonResponse, system: str, *, said: str = "", needs: str = "", grants: str = ""
+) -> ConnectorError:
     """The error for a status that is not 2xx. ``said``: the system's own words; ``needs``: a permission, as the
     system's administration names it; ``grants``: who gives it, such as "a Jira administrator"."""
     words = " ".join(said.split())[:500].rstrip(". ")
@@ -18,7 +20,8 @@ def error_of(response: JsonResponse, system: str, *, said: str = "", needs: str 
     grants = grants or f"an administrator of {system}"
     if status == 401:
         return CredentialRefused(
-            f"{system} no longer accepts your linked account{quoted}. Nothing was done. Link your {system} account again."
+            f"{system} no longer accepts your linked account{quoted}. Nothing was done. "
+            f"Link your {system} account again."
         )
     if status == 403:
         takes = f" It takes the permission “{needs}”; ask {grants}." if needs else f" Ask {grants} for the permission."

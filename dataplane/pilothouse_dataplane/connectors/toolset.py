@@ -96,8 +96,8 @@ class Toolset:
         instructions: str = "",
     ) -> None:
         """``clock`` is monotonic, as the calls' deadlines. ``link_url`` gives the page where a user links her account
-        of a connector, "" where she can't do that herself. ``instructions``: what the tenant tells its agent, which helps
-        to choose tools."""
+        of a connector, "" where she can't do that herself. ``instructions``: what the tenant tells its agent, which
+        helps to choose tools."""
         self._clock = clock
         self._instructions = instructions
         self._link_url = link_url
