@@ -56,6 +56,8 @@ class Grant:
     scopes: tuple[str, ...]
     how: str
     created: float
+    nonce: str = ""
+    """Of the authorization request, for the ID token."""
 
 
 @dataclass
@@ -78,6 +80,7 @@ class Code:
     email: str
     scopes: tuple[str, ...]
     expires: float
+    nonce: str = ""
     used_by: str = ""
 
 
@@ -139,13 +142,15 @@ class Grants:
             self._grants = {g["id"]: Grant(**{**g, "scopes": tuple(g["scopes"])}) for g in kept["grants"]}
             self._tokens = {digest: Token(**token) for digest, token in kept["tokens"].items()}
 
-    def new_code(self, client_id: str, redirect_uri: str, challenge: str, email: str, scopes: Iterable[str]) -> str:
+    def new_code(
+        self, client_id: str, redirect_uri: str, challenge: str, email: str, scopes: Iterable[str], nonce: str = ""
+    ) -> str:
         """A code for what the user has just consented to."""
         now = self._clock()
         self._codes = {d: c for d, c in self._codes.items() if c.expires + CODE_MEMORY_SECONDS > now}
         code = self._secret()
         expires = now + self.settings.code_seconds
-        self._codes[_digest(code)] = Code(client_id, redirect_uri, challenge, email, tuple(scopes), expires)
+        self._codes[_digest(code)] = Code(client_id, redirect_uri, challenge, email, tuple(scopes), expires, nonce)
         return code
 
     def redeem(self, code: str, client_id: str, redirect_uri: str, verifier: str) -> Grant:
@@ -157,7 +162,7 @@ class Grants:
             self.end(found.used_by)
             raise Denied("code")
         grant = Grant(
-            self._secret()[:12], client_id, found.email, found.scopes, "authorization_code", created=self._clock()
+            self._secret()[:12], client_id, found.email, found.scopes, "authorization_code", self._clock(), found.nonce
         )
         self._codes[_digest(code)] = replace(found, used_by=grant.id)
         if self._clock() >= found.expires:

@@ -55,6 +55,8 @@ class Profile:
     """"" where the vendor has no revocation endpoint."""
     userinfo: str = ""
     userinfo_scope: str = ""
+    keys: str = ""
+    """Where the keys of its ID tokens are (JWKS); with it, the scope ``openid`` gives an ID token."""
     scopes: Mapping[str, str] = field(default_factory=dict)
     """Known scopes → what the consent page says of each; ``scope_required`` False: none asked for means all."""
     scope_required: bool = True
@@ -118,6 +120,7 @@ OKTA = Profile(
     token="/oauth2/v1/token",  # noqa: S106 - a path
     revoke="/oauth2/v1/revoke",
     userinfo="/oauth2/v1/userinfo",
+    keys="/oauth2/v1/keys",
     userinfo_scope="openid",
     scopes={
         "openid": "Sign you in",
@@ -168,6 +171,7 @@ SALESFORCE = Profile(
     token="/services/oauth2/token",  # noqa: S106 - a path
     revoke="/services/oauth2/revoke",
     userinfo="/services/oauth2/userinfo",
+    keys="/id/keys",
     scopes={
         "api": "Manage user data via APIs",
         "id": "Access the identity URL service",

@@ -31,6 +31,7 @@ from pilothouse_sim.faults import caller as logged_caller
 from pilothouse_sim.faults import credential as logged_credential
 from pilothouse_sim.oauth import assertions, page
 from pilothouse_sim.oauth.grants import Caller, Denied, Grant, Grants, Issued, Settings
+from pilothouse_sim.oauth.identity import Signer
 from pilothouse_sim.oauth.profiles import App, Profile, Words
 
 SUBJECT_KEY_ENV = "PILOTHOUSE_SIM_SUBJECT_KEY"
@@ -98,6 +99,7 @@ class OAuth:
         self._clock = clock
         self._subject_key = subject_key or os.environ.get(SUBJECT_KEY_ENV) or None
         self._token_extra = token_extra or (lambda _grant, _base: {})
+        self._signer = Signer()
         self._userinfo = userinfo or (lambda email: {"email": email, "name": self.people[email]})
         self.grants = Grants(
             Settings(
@@ -139,6 +141,8 @@ class OAuth:
             add("POST", profile.revoke, self._endpoint(self._revoke))
         if profile.userinfo:
             add("GET", profile.userinfo, self._show_userinfo)
+        if profile.keys:
+            add("GET", profile.keys, self._keys)
         add("POST", "/idp/oauth2/token", self._endpoint(self._exchange))
         add("POST", "/idp/oauth2/v2.0/token", self._endpoint(self._on_behalf_of, entra=True))
         add("GET", "/__sim/oauth", self._get_state)
@@ -210,7 +214,8 @@ class OAuth:
         if email not in self.people or decision != "allow":
             return self._page(request, app, scopes, "", "Say who you are, then allow or deny.")
         logged_caller.set(email)
-        code = self.grants.new_code(app.client_id, uri, request.query["code_challenge"], email, scopes)
+        nonce = request.query.get("nonce", "")
+        code = self.grants.new_code(app.client_id, uri, request.query["code_challenge"], email, scopes, nonce)
         return _redirect(uri, {"code": code, "state": state})
 
     # Token and revocation endpoint.
@@ -340,10 +345,31 @@ class OAuth:
             "scope": " ".join(grant.scopes),
             **({"expires_in": issued.expires_in} if self.profile.tells_expiry else {}),
             **({"refresh_token": issued.refresh} if issued.refresh else {}),
+            **self._id_token(grant, f"{request.scheme}://{request.host}"),
             **self._token_extra(grant, f"{request.scheme}://{request.host}"),
             **more,
         }
         return web.json_response(body)
+
+    def _id_token(self, grant: Grant, issuer: str) -> dict[str, str]:
+        """The ID token of a grant with the scope ``openid``."""
+        if not self.profile.keys or "openid" not in grant.scopes or grant.how != "authorization_code":
+            return {}
+        now = int(self._clock())
+        claims = {
+            "iss": issuer,
+            "sub": grant.email,
+            **self._userinfo(grant.email),
+            "aud": grant.client_id,
+            "iat": now,
+            "exp": now + 3600,
+            "auth_time": int(grant.created),
+            **({"nonce": grant.nonce} if grant.nonce else {}),
+        }
+        return {"id_token": self._signer.sign(claims)}
+
+    async def _keys(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._signer.jwks())
 
     def _jwt_bearer(self, request: web.Request, parameters: Mapping[str, str]) -> web.Response:
         """RFC 7523 as Salesforce has it: the app signs, the user must have approved the app."""

@@ -471,6 +471,23 @@ async def test_userinfo_tells_who_it_is_with_the_scope_alone() -> None:
             assert response.status == 401
 
 
+async def test_an_id_token_says_who_signed_in_to_whom_asked_for_openid() -> None:
+    async with running(OKTA) as server:
+        tokens = await server.linked(nonce="n-1")
+        parts = tokens["id_token"].split(".")
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=="))
+        assert (claims["email"], claims["aud"], claims["nonce"]) == (ERIN, "pilothouse", "n-1")
+        async with server.client.get(OKTA.keys) as response:
+            key = (await response.json())["keys"][0]
+        n, e = (int.from_bytes(base64.urlsafe_b64decode(key[name] + "==="), "big") for name in ("n", "e"))
+        signature = base64.urlsafe_b64decode(parts[2] + "==")
+        content = f"{parts[0]}.{parts[1]}".encode()
+        rsa.RSAPublicNumbers(e, n).public_key().verify(signature, content, padding.PKCS1v15(), SHA256())
+        assert "id_token" not in await server.linked(scope="okta.users.read")
+    async with running(JIRA) as server:
+        assert "id_token" not in await server.linked()
+
+
 # Assertions: JWT bearer, token exchange, on-behalf-of.
 
 
