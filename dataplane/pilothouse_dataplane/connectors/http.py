@@ -26,6 +26,9 @@ _MAX_BODY_BYTES = 1 << 20
 """After decompression, which aiohttp does in steps of 256 KB: a small body that unpacks to gigabytes ends here."""
 _CONNECT_SHARE = 0.9
 """Of the timeout: a connection that isn't made by then is told from a request that isn't answered."""
+_SECRET_BYTES = 12
+"""No token is shorter; a shorter one would be found in words that are none."""
+_HIDDEN = "…".encode()
 _JUDGED = 64
 """Base addresses whose verdict is remembered."""
 _REDIRECT_AFTER_ACTING = 303
@@ -138,7 +141,7 @@ class JsonClient:
                     allow_redirects=False,  # the token goes to the configured address only
                 )
                 try:
-                    return await self._read(response, max_body_bytes, raw)
+                    return await self._read(response, token, max_body_bytes, raw)
                 finally:
                     # closes the connection at once, except where the body was read to its end
                     response.close()
@@ -202,7 +205,9 @@ class JsonClient:
     def _unreadable(self, what: str) -> SystemUnavailable:
         return SystemUnavailable(f"{self.system} sent {what}, which can't be used.", may_have_acted=True)
 
-    async def _read(self, response: aiohttp.ClientResponse, max_body_bytes: int, as_bytes: bool) -> JsonResponse:
+    async def _read(
+        self, response: aiohttp.ClientResponse, token: SecretText | None, max_body_bytes: int, as_bytes: bool
+    ) -> JsonResponse:
         # 300 may be an answer of its own, "several match" (RFC 9110, 15.4.1), which the caller reads
         if 300 < response.status < 400:
             raise SystemUnavailable(
@@ -219,6 +224,7 @@ class JsonClient:
             raw += chunk
             if len(raw) > max_body_bytes:
                 raise self._too_much(response, max_body_bytes)
+        raw = _without(raw, token)
         if as_bytes:
             return JsonResponse(response.status, bytes(raw), after, response.headers)
         if not raw:
@@ -239,6 +245,12 @@ class JsonClient:
             f"{self.system} sent more than {max_body_bytes >> 20} MB, which is not read.",
             may_have_acted=not 400 <= response.status < 500,
         )
+
+
+def _without(raw: bytearray, token: SecretText | None) -> bytearray:
+    """The answer without the token: a system that repeats what it was sent would bring it before a model."""
+    secret = token.reveal().encode() if token is not None else b""
+    return raw.replace(secret, _HIDDEN) if len(secret) >= _SECRET_BYTES and secret in raw else raw
 
 
 def _why(error: aiohttp.ClientSSLError) -> str:
