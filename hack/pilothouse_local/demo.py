@@ -1,30 +1,33 @@
-"""``pilothouse demo``: from nothing to an answered request, in eight steps that each show what they did.
+"""``pilothouse demo``: from nothing to an answered request, in nine steps that each show what they did.
 
-It checks what it shows: the new issue is fetched from Jira, and nothing may have been created for the contractor. With
-``OPENAI_API_KEY`` or ``OPENAI_BASE_URL`` in the environment a real model plans and answers (``OPENAI_MODEL`` names it)
-instead of the stand-in. It can be run again: each run files another issue. ``CLUSTER`` is local, kind or current.
+An employee's VPN token is broken and her manager shall know: her agent asks and acts in Okta, ServiceNow, Jira and
+Salesforce, as she, and asks her before it takes something away. A colleague without rights asks for the same. The demo
+checks what it shows, in the four systems themselves and in their request logs. With ``OPENAI_API_KEY`` or
+``OPENAI_BASE_URL`` in the environment a real model plans and answers (``OPENAI_MODEL`` names it) instead of the
+stand-in. It can be run again: each run opens another incident. ``CLUSTER`` is local, kind or current.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from pilothouse_api.names import PLAN_STEP, SYSTEM_NAMESPACE, worker_name
+from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
 from pilothouse_local import browser, cluster, demo_tenant, foreign, vault
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
+from pilothouse_local.demo_chat import Answer, ask
 from pilothouse_local.deploy import CHECKOUT, SIM_NAMESPACE, Kubectl
 from pilothouse_local.errors import LocalClusterError
-from pilothouse_local.standins import JiraApi, address_of
-from pilothouse_tui.data.chat import converse
+from pilothouse_local.standins import address_of
+from pilothouse_local.systems import NAMES, Systems, reached, told
 from pilothouse_tui.data.kube import KubeClient
 from pilothouse_tui.data.tokens import make_token
 from pilothouse_tui.errors import ToolError
@@ -33,34 +36,24 @@ TENANT = "acme"
 EMPLOYEE = "employee@acme.example"
 CONTRACTOR = "contractor@acme.example"
 MANAGER = "manager@acme.example"
-SUMMARY = "VPN token expired on my laptop"
-QUESTION = f"Which open issues do I have about VPN? Also file a new issue in IT: {SUMMARY}"
-REFUSED_QUESTION = "File a new issue in IT: VPN profile for my tablet"
-PERMISSION = "Create Issues"
-"""The permission that the contractor lacks, as Jira's administration names it (key CREATE_ISSUES)."""
+QUESTION = "My VPN token is broken and my manager needs to know"
+LINKED = ("okta", "servicenow", "jira")
+"""Connectors whose accounts employees link themselves; Salesforce takes a signed assertion about each."""
+TOTP = "token:software:totp"
+STORY = {
+    "okta.user.manager": "finds her manager",
+    "servicenow.incident.create": "opens an incident that the manager watches",
+    "jira.issue.search": "finds her issue",
+    "salesforce.account.search": "finds who owns the supplier's account",
+    "okta.factor.reset": "resets the factor, after her yes",
+    "jira.issue.comment": "comments on the issue, after her yes",
+}
 READY_WITHIN = "60s"
 DEMO_FOLDER = CHECKOUT / "hack" / "demo"
-_MARKS = {
-    "STEP_OUTCOME_SUCCEEDED": "done",
-    "STEP_OUTCOME_REFUSED": "refused",
-    "STEP_OUTCOME_FAILED": "failed",
-    "STEP_OUTCOME_UNKNOWN": "outcome unknown",
-}
 
 
 class DemoFailed(LocalClusterError):
     """A step of the demo did not end as it should; ``detail`` holds the logs' last lines."""
-
-
-@dataclass
-class Answer:
-    """What came back for one question."""
-
-    text: str = ""
-    error: str = ""
-    steps: list[str] = field(default_factory=list)
-    seconds: float = 0
-    first_text_seconds: float | None = None
 
 
 def run() -> None:
@@ -92,24 +85,24 @@ class Demo:
             said = self._kubectl.run("wait", f"--namespace={TENANT}", "--for=condition=Ready", f"tenant/{TENANT}", wait)
             self._console.say(f"   {said.strip()}")
         with ExitStack() as stack:
-            jira_url = stack.enter_context(address_of(self._kubectl, SIM_NAMESPACE, "jira", 8080))
             chat_url, tokens = self._front_door(stack)
-            # The stand-in's own administrator looks at it, with the tokens of its seed; the agent has none of these.
-            jira = {
-                user: JiraApi(jira_url, f"jira-token-{user.partition('@')[0]}")
-                for user in (EMPLOYEE, CONTRACTOR, MANAGER)
-            }
-            with self._step("Link the employees' own Jira accounts, as each does on the page /accounts"):
+            systems = stack.enter_context(reached(self._kubectl))
+            with self._step("Link the employees' own accounts, as each does on the page /accounts"):
                 self._link(chat_url, tokens)
-            before = jira[MANAGER].keys("IT")
             with self._step(f"Ask as {EMPLOYEE}: {QUESTION}"):
+                systems.begin()
                 answer = self._ask(chat_url, tokens[EMPLOYEE], QUESTION)
-            with self._step("Look the new issue up in Jira, as the employee"):
-                self._verify_created(jira, before, answer)
-            before = jira[MANAGER].keys("IT")
-            with self._step(f"Ask as {CONTRACTOR}, who may not file issues: {REFUSED_QUESTION}"):
-                answer = self._ask(chat_url, tokens[CONTRACTOR], REFUSED_QUESTION)
-                self._verify_refused(jira, before, answer)
+                self._all_done(answer)
+            with self._step("Look into the four systems: what was done, and whose token each call carried"):
+                self._verify_calls(systems, EMPLOYEE)
+                self._verify_done(systems, answer)
+            with self._step(f"Ask the same as {CONTRACTOR}, who has few rights"):
+                systems.begin()
+                before = systems.incidents(MANAGER)
+                answer = self._ask(chat_url, tokens[CONTRACTOR], QUESTION)
+            with self._step("Look into the four systems again: nothing was changed, each refusal was told"):
+                self._verify_calls(systems, CONTRACTOR)
+                self._verify_refused(systems, before, answer)
             self._console.say(f"\nAll of it worked, in {time.monotonic() - began:.1f} s.")
             self._whats_next(chat_url, tokens[EMPLOYEE])
 
@@ -149,7 +142,7 @@ class Demo:
             (SYSTEM_NAMESPACE, "pilothouse-operator"),
             (SYSTEM_NAMESPACE, "pilothouse-gateway"),
             (TENANT, worker_name(TENANT)),
-            (SIM_NAMESPACE, "jira"),
+            *((SIM_NAMESPACE, name) for name in NAMES),
         ):
             try:
                 text = self._kubectl.run("logs", f"--namespace={namespace}", f"deployment/{name}", "--tail=12")
@@ -183,7 +176,8 @@ class Demo:
     def _link(self, chat_url: str, tokens: Mapping[str, str]) -> None:
         gateway = chat_url.replace("ws://", "http://").removesuffix("/v1/chat")
         for user, token in tokens.items():
-            self._console.say(f"   {user}: {browser.link(gateway, token, 'jira', user)}")
+            for connector in LINKED:
+                self._console.say(f"   {user}: {browser.link(gateway, token, connector, user)}")
 
     def _front_door(self, stack: ExitStack) -> tuple[str, dict[str, str]]:
         """The gateway's WebSocket address and a development token for each user."""
@@ -202,7 +196,8 @@ class Demo:
             base = stack.enter_context(address_of(self._kubectl, SYSTEM_NAMESPACE, "pilothouse-gateway", 8080))
             url = base.replace("http://", "ws://") + "/v1/chat"
         users = (EMPLOYEE, CONTRACTOR)
-        return url, {user: make_token(key, tenant=TENANT, user=user, ttl_seconds=86400) for user in users}
+        day = 86400
+        return url, {u: make_token(key, tenant=TENANT, user=u, manager=MANAGER, ttl_seconds=day) for u in users}
 
     def _ask(self, url: str, token: str, text: str) -> Answer:
         answer = asyncio.run(asyncio.wait_for(ask(url, token, text, self._console.say), timeout=60))
@@ -212,35 +207,58 @@ class Demo:
         self._console.say(f"   answered in {answer.seconds:.1f} s{first}")
         return answer
 
-    def _verify_created(self, jira: Mapping[str, JiraApi], before: set[str], answer: Answer) -> None:
-        new = sorted(jira[MANAGER].keys("IT") - before)
-        if len(new) != 1:
-            found = ", ".join(new) or "none"
-            raise self._failed(f"one new issue was expected in Jira's project IT; there are: {found}")
-        issue = jira[EMPLOYEE].issue(new[0])
-        fields = issue["fields"]
-        reporter = fields["reporter"]["emailAddress"]
-        if reporter != EMPLOYEE:
-            raise self._failed(f"{new[0]} was reported by {reporter}, not by {EMPLOYEE}")
-        if new[0] not in answer.text:
-            raise self._failed(f"the answer does not name the new issue {new[0]}: {answer.text}")
-        self._console.say(
-            f"   GET /rest/api/3/issue/{new[0]} -> {fields['summary']!r}, status {fields['status']['name']!r}"
-        )
-        self._console.say(f"   reporter: {fields['reporter']['displayName']} <{reporter}>, created {fields['created']}")
+    def _all_done(self, answer: Answer) -> None:
+        """Every part of the story was done, and what takes something away was asked for."""
+        for tool, what in STORY.items():
+            if answer.steps.get(tool) != "done":
+                how = answer.steps.get(tool, "not called")
+                raise self._failed(f"the agent {what} with {tool}, which was {how}: {answer.sentences.get(tool, '')}")
+        if "okta.factor.reset" not in answer.asked:
+            raise self._failed("the factor was reset without the employee's yes")
 
-    def _verify_refused(self, jira: Mapping[str, JiraApi], before: set[str], answer: Answer) -> None:
-        if new := sorted(jira[MANAGER].keys("IT") - before):
-            raise self._failed(f"Jira has the new issue {', '.join(new)}, though {CONTRACTOR} may not create any")
-        if PERMISSION.lower() not in answer.text.lower().replace("_", " "):
-            raise self._failed(f"the answer does not name the permission {PERMISSION!r}: {answer.text}")
-        self._console.say(f"   Jira refused it, the answer names the permission {PERMISSION}, and nothing was created.")
+    def _verify_calls(self, systems: Systems, user: str) -> None:
+        for name, calls in systems.calls().items():
+            for line in told(calls):
+                self._console.say(f"   {name}: {line}")
+            if strangers := {call.user for call in calls} - {user}:
+                raise self._failed(f"{name} was asked with the token of {', '.join(sorted(strangers))}, not of {user}")
+
+    def _verify_done(self, systems: Systems, answer: Answer) -> None:
+        number = _named(r"\bINC\d+", answer.sentences["servicenow.incident.create"])
+        incident = systems.incident(number, MANAGER)
+        if incident.get("caller_id.email") != EMPLOYEE or MANAGER not in str(incident.get("watch_list")):
+            raise self._failed(f"{number} is not {EMPLOYEE}'s, watched by {MANAGER}: {incident}")
+        self._console.say(f"   ServiceNow {number}: {incident['short_description']!r}, called in by {EMPLOYEE}, "
+                          f"watched by {incident['watch_list']}")  # fmt: skip
+        if TOTP in systems.factors(EMPLOYEE):
+            raise self._failed(f"Okta still has {EMPLOYEE}'s factor {TOTP}")
+        left = ", ".join(sorted(systems.factors(EMPLOYEE)))
+        self._console.say(f"   Okta: {TOTP} is gone; {EMPLOYEE} still has {left}")
+        key = _named(r"\b[A-Z]+-\d+", answer.sentences["jira.issue.comment"])
+        author, text = systems.comments(key, EMPLOYEE)[-1]
+        if author != EMPLOYEE or number not in text:
+            raise self._failed(f"the newest comment on {key} is of {author or 'nobody'}: {text!r}")
+        self._console.say(f"   Jira {key}: {author} wrote {text!r}")
+        if number not in answer.text or key not in answer.text:
+            raise self._failed(f"the answer does not name {number} and {key}: {answer.text}")
+
+    def _verify_refused(self, systems: Systems, before: set[str], answer: Answer) -> None:
+        if new := systems.incidents(MANAGER) - before:
+            raise self._failed(f"ServiceNow has {', '.join(new)}, though {CONTRACTOR} may not open incidents")
+        if TOTP not in systems.factors(CONTRACTOR):
+            raise self._failed(f"Okta has reset {CONTRACTOR}'s factor, though {CONTRACTOR} may not")
+        refused = {tool: answer.sentences[tool] for tool, how in answer.steps.items() if how == "refused"}
+        for tool, sentence in refused.items():
+            self._console.say(f"   {tool}: {sentence}")
+        for tool in ("servicenow.incident.create", "okta.factor.reset"):
+            if tool not in refused:
+                raise self._failed(f"{tool} was {answer.steps.get(tool, 'not called')}, and should have been refused")
 
     def _whats_next(self, chat_url: str, token: str) -> None:
         page = chat_url.replace("ws://", "http://").removesuffix("/v1/chat")
         chosen = f"KUBECONFIG={self._instance.kubeconfig} " if self._instance else ""
         self._console.say(
-            "\n8. What to try next\n"
+            f"\n{self._number + 1}. What to try next\n"
             "   make tui      watch sessions, breakers and costs\n"
             "   make chat     ask in the terminal\n"
             f"   {chosen}kubectl get tn,conn,mr,ro -A\n"
@@ -279,42 +297,7 @@ def real_model(env: Mapping[str, str]) -> list[dict[str, Any]]:
     return [*objects, route]
 
 
-async def ask(url: str, token: str, text: str, say: Callable[[str], None]) -> Answer:
-    """Asks and prints plan, steps and answer as they come, text by whole lines. Raises ``ToolError``."""
-    answer, began, line = Answer(), time.monotonic(), ""
-    planned: set[object] = set()
-    async for event in converse(url, token, text):
-        kind = event.get("type")
-        if event.get("step_id") == PLAN_STEP:
-            if kind == "step_started":
-                say(f"   .. {event.get('summary', '')}")
-        elif kind == "plan":
-            planned |= {step.get("step_id") for step in event.get("steps") or ()}
-            say(
-                "   plan: "
-                + "; ".join(str(step.get("summary") or step.get("tool")) for step in event.get("steps") or ())
-            )
-        elif kind == "step_started":
-            answer.steps.append(str(event.get("tool")))
-            if event.get("step_id") not in planned:
-                say(f"   -> {event.get('summary') or event.get('tool')}")
-        elif kind == "step_finished":
-            mark = _MARKS.get(str(event.get("outcome")), str(event.get("outcome")))
-            say(f"   <- {event.get('tool')} {mark} in {event.get('duration_ms', 0)} ms: {event.get('summary', '')}")
-        elif kind == "text_delta":
-            if answer.first_text_seconds is None:
-                answer.first_text_seconds = time.monotonic() - began
-            *lines, line = (line + str(event.get("text", ""))).split("\n")
-            for complete in lines:
-                say(f"   | {complete}")
-        elif kind == "approval_required":
-            answer.error = f"it waits for an approval that the demo's tenant asks for nowhere: {event.get('summary')}"
-            break
-        elif kind == "final":
-            answer.text = str(event.get("text", ""))
-        elif kind == "error":
-            answer.error = f"{event.get('message', '')} {event.get('user_action', '')}".strip()
-    if line:
-        say(f"   | {line}")
-    answer.seconds = time.monotonic() - began
-    return answer
+def _named(pattern: str, text: str) -> str:
+    """The first match in a sentence; "" where there is none."""
+    match = re.search(pattern, text)
+    return match[0] if match else ""

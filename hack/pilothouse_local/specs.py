@@ -100,8 +100,9 @@ def all_specs(
             ready=lambda: valkey_answers(settings), env=_environment(),
         ),
         Spec(
-            "openbao", (sys.executable, "-m", "pilothouse_local.vault", str(instance.root)),
+            "openbao", vault.command(instance),
             ready=lambda: vault.answers(settings), requires=("postgres",), env=_environment(GOGC="50"),
+            prepare=lambda _: vault.ensure_database(instance, settings, postgres.bin),
         ),
         Spec(
             "apiserver",

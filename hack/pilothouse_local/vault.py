@@ -7,7 +7,7 @@ of the program's own file. Its own Raft storage needs 2 to 9 s for the first (it
 
 ::
 
-    supervisor ──▶ python -m pilothouse_local.vault ROOT ── makes login and database ──(exec)──▶ bao server
+    supervisor ──▶ ensure_database: its login and database ──▶ bao server
     up         ──▶ ensure: initialize once → KV v2 at kv, Kubernetes auth, the operator's policy and role
 
 Below ``<state>/openbao``, all with mode 0600: ``config.json``, ``seal.key`` (who has it and the database has every
@@ -17,14 +17,11 @@ named after the key: where the folder was moved away, an empty OpenBao begins; t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import http.client
-import importlib
 import json
-import os
 import secrets
-import sys
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,35 +312,36 @@ def put_secrets(
         vault.request("PATCH", path, {"data": fields})
 
 
-def _ensure_database(instance: Instance, settings: Settings) -> None:
-    asyncpg: Any = importlib.import_module("asyncpg")
-    database = _database(_folder(instance) / "seal.key")
-
-    async def run() -> None:
-        server = await asyncpg.connect(settings.superuser_url("postgres"), timeout=10)
-        try:
-            # DDL takes no parameters; the password is of [A-Za-z0-9_-] only, the name of [a-z0-9_].
-            verb = "ALTER" if await server.fetchval("SELECT 1 FROM pg_roles WHERE rolname = 'openbao'") else "CREATE"
-            await server.execute(f"{verb} ROLE openbao LOGIN PASSWORD '{settings.vault_database_password}'")
-            if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
-                await server.execute(f"CREATE DATABASE {database} OWNER openbao")
-            await server.execute(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
-        finally:
-            await server.close()
-
-    asyncio.run(run())
+_DATABASE_SQL = """\
+\\getenv password OPENBAO_PASSWORD
+SELECT 'CREATE ROLE openbao' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'openbao') \\gexec
+ALTER ROLE openbao LOGIN PASSWORD :'password';
+SELECT 'CREATE DATABASE ' || :'database' || ' OWNER openbao'
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \\gexec
+REVOKE CONNECT ON DATABASE :database FROM PUBLIC;
+"""
 
 
-def main(root: str) -> None:
-    """Becomes the server: the supervisor's process stays the same one. Raises where PostgreSQL refuses."""
-    instance = Instance(Path(root))
-    settings = instances.load(instance)
-    if settings is None:
-        raise SystemExit("no settings: OpenBao is started by `pilothouse up`")
-    _ensure_database(instance, settings)
-    server = str(program())
-    os.execv(server, [server, "server", f"-config={_folder(instance) / 'config.json'}", "-log-level=info"])  # noqa: S606 - the server is meant to take this process's place
+def ensure_database(instance: Instance, settings: Settings, programs: Path) -> None:
+    """Makes its login and its database in the running PostgreSQL (``programs``: its folder); before each start.
+
+    By psql, since that takes 0.1 s and the supervisor stays small. Raises ``OSError``, or ``RuntimeError`` with what
+    PostgreSQL said.
+    """
+    ran = subprocess.run(
+        [
+            str(programs / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1",
+            f"--set=database={_database(_folder(instance) / 'seal.key')}",
+            f"--host={instances.LOOPBACK}", f"--port={settings.ports['postgres']}", "--username=postgres", "postgres",
+        ],
+        # Passwords are in no command line.
+        env={"PGPASSWORD": settings.postgres_password, "OPENBAO_PASSWORD": settings.vault_database_password},
+        input=_DATABASE_SQL, capture_output=True, text=True, check=False, timeout=15, cwd="/",
+    )  # fmt: skip
+    if ran.returncode != 0:
+        raise RuntimeError(f"PostgreSQL did not make OpenBao's database: {' '.join(ran.stderr.split())[:300]}")
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def command(instance: Instance) -> tuple[str, ...]:
+    """The server's command line; the supervisor runs it."""
+    return str(program()), "server", f"-config={_folder(instance) / 'config.json'}", "-log-level=info"
