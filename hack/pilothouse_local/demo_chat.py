@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pilothouse_api.names import PLAN_STEP
 from pilothouse_tui.data.chat import ChatConnection
@@ -65,7 +66,7 @@ class _Printer:
         self._planned: set[object] = set()
         self._line = ""
 
-    def take(self, event: dict[str, object]) -> None:
+    def take(self, event: Mapping[str, Any]) -> None:
         """Print an event of a run."""
         kind, tool = event.get("type"), str(event.get("tool", ""))
         summary = str(event.get("summary") or tool)
@@ -96,7 +97,7 @@ class _Printer:
         elif kind == "error":
             self._answer.error = f"{event.get('message', '')} {event.get('user_action', '')}".strip()
 
-    def _approval(self, event: dict[str, object], tool: str, summary: str) -> None:
+    def _approval(self, event: Mapping[str, Any], tool: str, summary: str) -> None:
         self._answer.asked.append(tool)
         self._say(f"   ?? May I do this? {summary}")
         self._say(f"      {event.get('reason', '')}")

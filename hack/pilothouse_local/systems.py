@@ -66,7 +66,8 @@ class Systems:
     def incident(self, number: str, user: str) -> dict[str, Any]:
         """A ServiceNow incident with what people see of its fields; {} where there is none."""
         fields = "number,short_description,caller_id.email,watch_list,state,sys_created_on,correlation_id"
-        path = f"/api/now/table/incident?sysparm_query=number={quote(number)}&sysparm_display_value=true&sysparm_fields={fields}"
+        query = f"sysparm_query=number={quote(number)}&sysparm_display_value=true&sysparm_fields={fields}"
+        path = f"/api/now/table/incident?{query}"
         rows = self._ask("servicenow", path, user=user)["result"]
         return dict(rows[0]) if rows else {}
 
@@ -84,9 +85,7 @@ class Systems:
         found = self._ask("jira", f"/rest/api/3/issue/{quote(key)}/comment", user=user)["comments"]
         return [(str(c["author"].get("emailAddress", "")), _text(c["body"])) for c in found]
 
-    def _ask(
-        self, name: str, path: str, *, user: str = "", method: str = "GET", body: object = None
-    ) -> Any:
+    def _ask(self, name: str, path: str, *, user: str = "", method: str = "GET", body: object = None) -> Any:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if user:
             headers["Authorization"] = f"Bearer {name}-token-{user.partition('@')[0]}"
