@@ -122,6 +122,8 @@ async def order(world: World) -> None:
     request = await world.call("request.get", number=ordered["number"])
     assert request["sys_id"] == ordered["sys_id"]
     assert [row["item"] for row in request["items"]] == [world.place.facts["item"]]
+    (item,) = request["items"]
+    assert (await world.call("request.get", number=item["number"]))["number"] == ordered["number"]
     found = await world.call("request.search", open=True)
     assert ordered["number"] in [row["number"] for row in found["requests"]]
 

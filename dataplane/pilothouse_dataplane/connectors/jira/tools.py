@@ -27,6 +27,8 @@ _LABELS: dict[str, Any] = {
     "items": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^\S+$"},
     "description": "Labels, without blanks",
 }
+_KEYS = (r"\b[A-Z][A-Z0-9_]{1,9}-\d{1,9}\b",)
+"""What a request names an issue by."""
 _ISSUE = ("key", "summary", "status", "type", "priority", "assignee", "reporter", "updated", "url")
 
 
@@ -104,6 +106,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
                 links={"type": "array", "items": _record("relation", "key", "summary", "status")},
             ),
             keywords=("ticket", "details", "status", "progress", "comments"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.create",
@@ -144,6 +147,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=True,
             returns=_WRITTEN,
             keywords=("ticket", "update", "rename", "priority", "label", "description"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.assign",
@@ -154,6 +158,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=True,
             returns=_WRITTEN,
             keywords=("ticket", "owner", "responsible", "hand over", "take", "unassign"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.comment",
@@ -164,6 +169,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             key_by="comment property",
             returns=_WRITTEN,
             keywords=("ticket", "reply", "note", "tell"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.transition",
@@ -173,6 +179,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             Lookup.AUTHORITATIVE,
             returns=_WRITTEN,
             keywords=("ticket", "close", "resolve", "start", "reopen", "done", "in progress"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.link",
@@ -192,6 +199,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=True,
             returns=_WRITTEN,
             keywords=("ticket", "connect", "related", "duplicate", "depends on", "blocker"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.issue.delete",
@@ -201,6 +209,7 @@ def jira_tools(connector: str) -> tuple[Tool, ...]:
             Lookup.AUTHORITATIVE,
             returns=_record("key"),
             keywords=("ticket", "remove", "erase"),
+            patterns=_KEYS,
         ),
         Tool(
             f"{connector}.project.search",

@@ -172,6 +172,13 @@ async def get_change(instance: Instance, arguments: Arguments, context: CallCont
 
 
 async def get_request(instance: Instance, arguments: Arguments, context: CallContext) -> ToolResult:
+    """A request with its items, by its own number or that of one of the items."""
+    key = number(arguments.get("number"), "REQ", "RITM")
+    if key.startswith("RITM"):
+        item = await instance.client.get("sc_req_item", context, key, ("number", "request"))
+        arguments = {"number": values.raw(item, "request")}
+        if not SYS_ID.fullmatch(arguments["number"]):
+            raise values.unreadable()
     data, result = await _get(instance, arguments, context, REQUEST)
     fields = ("number", "cat_item", "short_description", "state", "stage", "quantity", "due_date", "request")
     where = query.equals("request", data["sys_id"])

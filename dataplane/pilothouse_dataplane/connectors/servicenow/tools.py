@@ -70,6 +70,10 @@ def _list(name: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+_INC, _REQ, _CHG, _KB, _ANY = (
+    (rf"(?i)\b(?:{prefixes})\d{{3,20}}\b",) for prefixes in ("INC", "REQ|RITM", "CHG", "KB", "INC|REQ|RITM|CHG")
+)
+"""What a request names a record by."""
 _TASK = ("number", "sys_id", "short_description", "state", "url")
 _INCIDENT = (*_TASK, "priority", "urgency", "impact", "category", "caller", "assignment_group", "assigned_to",
              "opened_at", "updated_at")  # fmt: skip
@@ -131,6 +135,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             read,
             returns=_record(*_INCIDENT, "description", "close_code", "close_notes", journal=_JOURNAL),
             keywords=("ticket", "details", "progress"),
+            patterns=_INC,
         ),
         tool(
             "incident.create",
@@ -151,6 +156,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=True,
             returns=_WRITTEN,
             keywords=("ticket", "edit", "urgency", "reassign", "priority"),
+            patterns=_INC,
         ),
         tool(
             "incident.comment",
@@ -161,6 +167,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             key_by="reference in the text",
             returns=_WRITTEN,
             keywords=("ticket", "reply", "tell support", "additional comments"),
+            patterns=_INC,
         ),
         tool(
             "incident.work_note",
@@ -171,6 +178,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             key_by="reference in the text",
             returns=_WRITTEN,
             keywords=("ticket", "internal note", "agents only"),
+            patterns=_INC,
         ),
         tool(
             "incident.resolve",
@@ -189,6 +197,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=True,
             returns=_WRITTEN,
             keywords=("ticket", "close", "solved", "fixed", "done"),
+            patterns=_INC,
         ),
         tool(
             "request.search",
@@ -207,7 +216,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
         ),
         tool(
             "request.get",
-            "Read one service catalog request with its items.",
+            "Read one service catalog request with its items, by the number of either.",
             _schema({"number": _number("REQ0010001")}, "number"),
             read,
             returns=_record(
@@ -215,6 +224,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
                 items={"type": "array", "items": _record("number", "item", "state", "stage", "quantity", "due_date")},
             ),
             keywords=("order", "delivery", "where is my laptop", "RITM"),
+            patterns=_REQ,
         ),
         tool(
             "change.search",
@@ -237,6 +247,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             read,
             returns=_record(*_CHANGE, "description", "justification", "implementation_plan", "backout_plan"),
             keywords=("maintenance", "window", "CHG"),
+            patterns=_CHG,
         ),
         tool(
             "change.create",
@@ -374,6 +385,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             read,
             returns=_record("number", "sys_id", "title", "text", "url"),
             keywords=("guide", "instructions", "policy", "article"),
+            patterns=_KB,
         ),
         tool(
             "attachment.list",
@@ -382,6 +394,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             read,
             returns=_list("attachments", _record(*_ATTACHMENT)),
             keywords=("file", "screenshot", "log"),
+            patterns=_ANY,
         ),
         tool(
             "attachment.add",
@@ -401,6 +414,7 @@ def servicenow_tools(connector: str) -> tuple[Tool, ...]:
             key_by="name and SHA-256",
             returns=_record("sys_id", "file_name", "number", "url"),
             keywords=("file", "upload", "log"),
+            patterns=_ANY,
         ),
         tool(
             "user.search",
