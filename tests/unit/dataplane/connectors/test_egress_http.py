@@ -151,7 +151,7 @@ async def test_a_name_whose_answer_changes_gains_nothing(
     client = JsonClient("Jira", f"http://jira.example.com:{made.port}", 1, rule)
     with pytest.raises(SystemUnavailable, match="can't be reached"):
         await client.request("GET", "/x", token=TOKEN)
-    client._open().connector.clear_dns_cache()  # type: ignore[union-attr]
+    client.session(client.base_url).connector.clear_dns_cache()  # type: ignore[union-attr]
     with pytest.raises(SystemUnavailable, match="was not asked"):
         await client.request("GET", "/x", token=TOKEN)
     await client.aclose()
