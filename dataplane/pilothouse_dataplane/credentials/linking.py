@@ -42,7 +42,7 @@ from pilothouse_dataplane.credentials.tokens import (
     administrator_must_act,
     plain_words,
 )
-from pilothouse_dataplane.credentials.vendors import vendor_of
+from pilothouse_dataplane.credentials.vendors import userinfo_url, vendor_of
 
 _STATE_BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -191,16 +191,28 @@ class Linking:
                 raise LinkFailed(f"{away} Nothing was linked.", "Ask your administrator.") from None
             raise _later(f"{away} Nothing was linked.") from None
         account = self._account(given, kept["user"], began)
-        if given.email and given.email != kept["user"]:
+        try:
+            email = given.email or await self._email(linkable, given)
+        except SystemUnavailable:
+            await revoke(linkable.tokens, client, account)
+            raise _later(f"{system} does not tell at the moment whose account it is. Nothing was linked.") from None
+        if email and email != kept["user"]:
             await revoke(linkable.tokens, client, account)
             raise LinkFailed(
-                f"At {system} you were signed in as {given.email}, and here as {kept['user']}. Nothing was linked: the "
+                f"At {system} you were signed in as {email}, and here as {kept['user']}. Nothing was linked: the "
                 "agent acts for each person with her own account only.",
                 f"Sign out at {system}, begin again, and sign in there as yourself.",
             )
         stored = await self._store(kept["user"], linkable, account, client)
         _log.info("account linked", connector=kept["connector"])
         return self._view(linkable.config.name, linkable.advice.system, stored)
+
+    @staticmethod
+    async def _email(linkable: Linkable, given: TokenResponse) -> str:
+        """Whose account it is, where the system can be asked; "" where it can't. Raises CredentialUnavailable."""
+        scopes = given.scopes or linkable.oauth.scopes
+        url = userinfo_url(vendor_of(linkable.config.type), linkable.oauth.token_url, scopes)
+        return await linkable.tokens.email_at(url, given.access_token) if url else ""
 
     async def _taken(self, state: str) -> dict[str, str]:
         gone = LinkFailed(

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import orjson
 
 from pilothouse_api.workerconfig import OAuthConfig
-from pilothouse_dataplane.connectors.base import CallContext, Credential, CredentialUnavailable, SecretText
+from pilothouse_dataplane.connectors.base import (
+    AccountNotLinked,
+    CallContext,
+    Credential,
+    CredentialUnavailable,
+    SecretText,
+)
 from pilothouse_dataplane.credentials import entry
 from pilothouse_dataplane.credentials.advice import Advice
 from pilothouse_dataplane.credentials.base import AccountStore, LinkedAccount, SecretStore, StoreUnavailable
@@ -129,8 +135,7 @@ class UserOAuth:
 
     async def renew(self, context: CallContext, refused: Credential) -> Credential | None:
         user = context.user_email.casefold()
-        self._forget_unless_unstored(user)
-        account = await self._read(user)
+        account = await self._read(user, anew=True)
         if account is None:
             token = self._admin.token(user)  # it may have been rotated meanwhile
             return None if token is None or token == refused.token else Credential(token, context.user_email)
@@ -143,7 +148,7 @@ class UserOAuth:
 
     async def linked(self, user: str) -> LinkedAccount | None:
         """What stands in the store; for the accounts page. Raises CredentialUnavailable."""
-        return await self._read(user.casefold())
+        return await self._read(user.casefold(), anew=True)
 
     def by_administrator(self, user: str) -> bool:
         """An administrator has linked it. Raises CredentialUnavailable."""
@@ -153,12 +158,13 @@ class UserOAuth:
         """Wait for renewals under way: a rotated token must be stored."""
         await self._flights.land(seconds)
 
-    async def _read(self, user: str) -> LinkedAccount | None:
+    async def _read(self, user: str, *, anew: bool = False) -> LinkedAccount | None:
+        """``anew``: memory serves only where the store is away."""
         if self._accounts is None:
             return None
         held = self._held.get(user, self._connector)
         now = self._clock()
-        if held is not None and held.stored and 0 <= now - held.read_at < FRESH_SECONDS:
+        if held is not None and held.stored and not anew and 0 <= now - held.read_at < FRESH_SECONDS:
             return held.account
         try:
             if held is not None and not held.stored and self._refresher is not None:
@@ -180,14 +186,13 @@ class UserOAuth:
 
     async def _renew_once(self, user: str, refused: SecretText | None) -> LinkedAccount:
         assert self._refresher is not None  # there is no linked account without one
-        account, stored = await self._refresher.renewed(user, refused)
+        try:
+            account, stored = await self._refresher.renewed(user, refused)
+        except AccountNotLinked:
+            self._held.drop(user, self._connector)
+            raise
         self._held.put(user, self._connector, Held(account, self._clock(), stored))
         return account
-
-    def _forget_unless_unstored(self, user: str) -> None:
-        held = self._held.get(user, self._connector)
-        if held is not None and held.stored:
-            self._held.drop(user, self._connector)
 
 
 def _credential(account: LinkedAccount, context: CallContext) -> Credential:

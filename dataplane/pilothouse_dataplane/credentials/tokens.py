@@ -147,6 +147,17 @@ class TokenClient:
         if not 200 <= response.status < 300:
             raise self._refusal(response, [token, *([client.secret] if client and client.secret else ())]) from None
 
+    async def email_at(self, url: str, token: SecretText) -> str:
+        """The e-mail of the token's user as a userinfo endpoint tells it (OpenID Connect Core, 5.3), casefolded; ""
+        where it tells none. Raises CredentialUnavailable."""
+        try:
+            response = await self._http.request("GET", "", token=token, base_url=url)
+        except SystemUnavailable as error:
+            raise CredentialUnavailable(str(error), may_have_acted=False, lasting=error.lasting) from None
+        if response.status == 429 or response.status >= 500:
+            raise self._refusal(response, (token,))
+        return _email_of(response.body.get("email") if isinstance(response.body, dict) else None)
+
     async def _post(
         self, client: Client | None, form: Mapping[str, str], url: str, *, reads_body: bool = True
     ) -> JsonResponse:
@@ -228,7 +239,10 @@ def _email(id_token: object) -> str:
         claims = orjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except ValueError:
         return ""
-    email = claims.get("email") if isinstance(claims, dict) else None
+    return _email_of(claims.get("email") if isinstance(claims, dict) else None)
+
+
+def _email_of(email: object) -> str:
     return email.strip().casefold() if isinstance(email, str) and "@" in email and len(email) <= 320 else ""
 
 

@@ -105,6 +105,8 @@ class AuthServer:
         """Added to each token response."""
         self.asked = asyncio.Event()
         """A request has come."""
+        self.userinfo: tuple[int, dict[str, Any]] = (404, {})
+        """What ``/me`` answers."""
         self.only_basic = False
         self.client = ("client", "client-secret-of-a-test")
 
@@ -156,6 +158,11 @@ class AuthServer:
         self.grants.revoke(form["token"])
         return web.Response()
 
+    async def me(self, request: web.Request) -> web.Response:
+        status, body = self.userinfo
+        assert self.grants.user_of(request.headers["Authorization"].removeprefix("Bearer "))
+        return web.json_response(body, status=status)
+
     async def _form(self, request: web.Request) -> dict[str, str]:
         assert request.content_type == "application/x-www-form-urlencoded"
         form = {key: str(value) for key, value in (await request.post()).items()}
@@ -205,6 +212,7 @@ async def auth_server() -> AsyncIterator[AuthServer]:
     app = web.Application()
     app.router.add_post("/token", server.token)
     app.router.add_post("/revoke", server.revoke)
+    app.router.add_get("/me", server.me)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

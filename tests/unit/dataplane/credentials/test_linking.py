@@ -267,3 +267,19 @@ async def test_a_link_is_begun_only_for_what_is_there(world: World, bad: dict[st
             **{"email": ANA, "connector": "jira", "redirect_uri": CALLBACK, "browser": BROWSER, **bad}
         )
     assert world.states.values == {}
+
+
+async def test_a_system_that_does_not_tell_whose_account_it_is_just_now_links_nothing(world: World) -> None:
+    # the fake has no userinfo endpoint: it is asked only where the scope for it was granted
+    linking = world.linking(scopes=("read:me",))
+    assert (await linking.finish(**await world.back(linking))).account == KEY
+    await world.store.delete(KEY, "jira")
+    world.server.userinfo = (503, {})
+    with pytest.raises(LinkFailed, match="does not tell at the moment whose account it is") as caught:
+        await linking.finish(**await world.back(linking))
+    assert caught.value.retryable
+    assert world.store.entries == {}
+    assert world.server.grants.families[-1].ended
+    world.server.userinfo = (200, {"email": "BEN@acme.example"})
+    with pytest.raises(LinkFailed, match="signed in as ben@acme.example"):
+        await linking.finish(**await world.back(linking))
