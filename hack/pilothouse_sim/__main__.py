@@ -17,7 +17,7 @@ from pilothouse_sim.serve import parse_listen, serve
 
 FAULTS_ENV = "PILOTHOUSE_SIM_FAULTS"
 """JSON object of ``faults.Faults``' fields that the server starts with."""
-WITH_STATE = ("jira", "okta", "servicenow")
+WITH_STATE = ("jira", "okta", "servicenow", "salesforce")
 """Systems whose package has an ``app`` with ``make_app(faults=…, state_dir=…)``."""
 
 
