@@ -183,11 +183,17 @@ def attachment_view(attachment: Mapping[str, Any], store: Store, base: str) -> d
 
 
 def issue_view(
-    issue: Issue, store: Store, base: str, fields: Iterable[str], properties: Iterable[str] = (), *, user: User
+    issue: Issue,
+    store: Store,
+    base: str,
+    fields: Iterable[str],
+    properties: Iterable[str] = (),
+    *,
+    user: User | None = None,
 ) -> dict[str, Any]:
     """An issue with the named fields (``*all``, ``*navigable``, ``-name`` as in Jira; ``id`` alone: no fields).
 
-    Of links, ``user`` sees those whose other end she may browse.
+    Of links, ``user`` sees those whose other end she may browse; without a user none is shown.
     """
     project = store.projects[issue.project]
     comments = [comment_view(comment, issue, store, base) for comment in issue.comments]
@@ -211,7 +217,7 @@ def issue_view(
         "issuelinks": [
             link_view(link, store, base, seen_from=issue)
             for link in store.links_of(issue)
-            if all(store.find(user, end) for end in (link.source, link.target))
+            if user is not None and all(store.find(user, end) for end in (link.source, link.target))
         ],
         "attachment": [attachment_view(attachment, store, base) for attachment in issue.attachments],
         "comment": {"comments": comments, "maxResults": len(comments), "total": len(comments), "startAt": 0},

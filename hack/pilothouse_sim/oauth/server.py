@@ -66,7 +66,10 @@ def redirect_allowed(uri: str) -> bool:
         return False
     if parts.username is not None or parts.fragment or parts.query or "#" in uri or "?" in uri:
         return False
-    loopback = host == "localhost" or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    # RFC 6761, 6.3: names under localhost are loopback, too.
+    loopback = (
+        host == "localhost" or host.endswith(".localhost") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    )
     secure = (parts.scheme == "https" and bool(host)) or (parts.scheme == "http" and loopback)
     return secure and parts.path.endswith("/oauth/callback")
 

@@ -62,10 +62,10 @@ class Server:
         }
         return {name: value for name, value in {**sound, **changed}.items() if value is not None}
 
-    async def consent(self, username: str = ERIN, decision: str = "allow", **changed: str | None) -> dict[str, str]:
+    async def consent(self, username: str = ERIN, allow: bool = True, **changed: str | None) -> dict[str, str]:
         """What comes back to the app when the user decides."""
         url = f"{self.profile.authorize}?{urlencode(self.request(**changed))}"
-        form = {"username": username, "decision": decision}
+        form = {"username": username, "decision": "allow" if allow else "deny"}
         async with self.client.post(url, data=form, allow_redirects=False) as response:
             assert response.status == 302, await response.text()
             location = urlsplit(response.headers["Location"])
@@ -135,7 +135,7 @@ async def test_a_user_links_and_refreshes(profile: Profile) -> None:
         caller = server.oauth.user_of(body["access_token"])
         assert caller is not None
         assert (caller.email, caller.how) == (ERIN, "authorization_code")
-        assert caller.scopes == set(SCOPES[profile.system].split())
+        assert caller.scopes == frozenset(SCOPES[profile.system].split())
         status, fresh = await server.refresh(body["refresh_token"])
         assert status == 200
         assert server.works(fresh["access_token"])
@@ -178,7 +178,7 @@ async def test_a_form_without_a_person_or_a_decision_grants_nothing() -> None:
             async with server.client.post(url, data=form, allow_redirects=False) as response:
                 assert response.status == 400
                 assert 'role="alert"' in await response.text()
-        assert await server.consent(decision="deny") == {
+        assert await server.consent(allow=False) == {
             "error": "access_denied",
             "error_description": "The user denied the request.",
             "state": "state-1",
@@ -211,6 +211,8 @@ async def test_an_untrusted_address_is_never_gone_back_to(method: str, changed: 
         ("http://127.0.0.1/oauth/callback", True),
         ("http://127.77.0.9:8080/oauth/callback", True),
         ("http://localhost:3000/oauth/callback", True),
+        ("http://gateway.localhost:3000/oauth/callback", True),
+        ("http://evillocalhost/oauth/callback", False),
         ("https://pilothouse.acme.example/base/oauth/callback", True),
         ("http://127.0.0.1.evil.example/oauth/callback", False),
         ("http://localhost.evil.example/oauth/callback", False),
@@ -369,7 +371,7 @@ async def test_a_refresh_may_narrow_and_never_widen() -> None:
         _, body = await server.refresh(tokens["refresh_token"], scope="okta.users.read")
         caller = server.oauth.user_of(body["access_token"])
         assert caller is not None
-        assert caller.scopes == {"okta.users.read"}
+        assert caller.scopes == frozenset({"okta.users.read"})
 
 
 async def test_access_tokens_expire_by_the_clock_and_on_request() -> None:
@@ -510,7 +512,7 @@ def rs256(key: rsa.RSAPrivateKey, **claims: Any) -> str:
     return f"{content}.{encoded(key.sign(content.encode(), padding.PKCS1v15(), SHA256()))}"
 
 
-def hs256(key: str, algorithm: str = "HS256", **claims: Any) -> str:
+def hs256(key: str, claims: dict[str, Any], algorithm: str = "HS256") -> str:
     head = json.dumps({"alg": algorithm}).encode()
     content = f"{encoded(head)}.{encoded(json.dumps(claims).encode())}"
     return f"{content}.{encoded(hmac.new(key.encode(), content.encode(), hashlib.sha256).digest())}"
@@ -557,8 +559,8 @@ async def test_jwt_bearer_takes_only_the_registered_keys_signature() -> None:
     good = rs256(key_pair(), **SOUND)
     forged = [
         rs256(other, **SOUND),
-        hs256(app.public_key, **SOUND),  # the public key as an HMAC secret
-        hs256("x", "none", **SOUND),
+        hs256(app.public_key, SOUND),  # the public key as an HMAC secret
+        hs256("x", SOUND, "none"),
         good.rpartition(".")[0] + ".",
         good[:-4] + "AAAA",
         good + ".x",
@@ -608,14 +610,14 @@ async def test_token_exchange() -> None:
     async with running(OKTA, subject_key="development") as server:
 
         async def ask(claims: dict[str, Any], key: str = "development", **changed: str) -> tuple[int, Any]:
-            form = {**EXCHANGE, "subject_token": hs256(key, **claims), **changed}
+            form = {**EXCHANGE, "subject_token": hs256(key, claims), **changed}
             return await server.post("/idp/oauth2/token", {name: value for name, value in form.items() if value})
 
         status, body = await ask(USER, scope="okta.users.read")
         assert (status, body["issued_token_type"]) == (200, "urn:ietf:params:oauth:token-type:access_token")
         caller = server.oauth.user_of(body["access_token"])
         assert caller is not None
-        assert (caller.email, caller.scopes, caller.how) == (ERIN, {"okta.users.read"}, "token_exchange")
+        assert (caller.email, caller.scopes, caller.how) == (ERIN, frozenset({"okta.users.read"}), "token_exchange")
         for error, answer in [
             ("invalid_grant", await ask(USER, key="guessed")),
             ("invalid_grant", await ask({**USER, "exp": NOW - 60})),
@@ -635,9 +637,9 @@ async def test_token_exchange() -> None:
 
 async def test_without_a_key_any_token_that_names_a_person_is_believed() -> None:
     async with running(OKTA) as server:
-        form = {**EXCHANGE, "subject_token": hs256("anything", **USER)}
+        form = {**EXCHANGE, "subject_token": hs256("anything", USER)}
         assert (await server.post("/idp/oauth2/token", form))[0] == 200
-        unsigned = {**EXCHANGE, "subject_token": hs256("anything", "none", **USER)}
+        unsigned = {**EXCHANGE, "subject_token": hs256("anything", USER, "none")}
         assert (await server.post("/idp/oauth2/token", unsigned))[0] == 400
 
 
@@ -652,7 +654,7 @@ async def test_on_behalf_of_speaks_entras_dialect() -> None:
         }
 
         async def ask(claims: dict[str, Any], **changed: str) -> tuple[int, Any]:
-            return await server.post("/idp/oauth2/v2.0/token", {**sound, "assertion": hs256("k", **claims), **changed})
+            return await server.post("/idp/oauth2/v2.0/token", {**sound, "assertion": hs256("k", claims), **changed})
 
         status, body = await ask(USER)
         assert status == 200
