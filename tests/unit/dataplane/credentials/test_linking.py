@@ -281,5 +281,5 @@ async def test_a_system_that_does_not_tell_whose_account_it_is_just_now_links_no
     assert world.store.entries == {}
     assert world.server.grants.families[-1].ended
     world.server.userinfo = (200, {"email": "BEN@acme.example"})
-    with pytest.raises(LinkFailed, match="signed in as ben@acme.example"):
+    with pytest.raises(LinkFailed, match=r"signed in as ben@acme\.example"):
         await linking.finish(**await world.back(linking))
