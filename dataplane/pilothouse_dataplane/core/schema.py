@@ -2,7 +2,8 @@
 
 The schemas of OpenAPI documents and MCP servers are foreign text: any draft since 4, nested, with references within
 themselves. Patterns run on an engine whose time is linear in the text; one that it can't express (look-around, back
-references) is left to the system itself. Sentences are for the model and the user, so that they can do better.
+references) is left to the system itself, as is a schema whose check could take long (``schema_cost``). Sentences are
+for the model and the user, so that they can do better.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pilothouse_dataplane.core.schema_cost import is_cheap, shallow
+
 _MAX_TEXT = 32768
 """Characters of a string whose schema names no bound."""
 _MAX_DEPTH = 64
 _MAX_COMPILED = 2048
+_PATTERN_BYTES = 1 << 20
+"""Of memory, once compiled."""
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARS = 300
 _OPENING_WORDS = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "patternProperties", "dependentSchemas")
@@ -43,6 +48,8 @@ class _Compiled:
             self._kept.move_to_end(id(schema))
             return found[1]
         validator = _compile(dict(schema))
+        if not is_cheap(schema):
+            validator = _compile(shallow(schema))
         self._kept[id(schema)] = (schema, validator)
         while len(self._kept) > _MAX_COMPILED:
             self._kept.popitem(last=False)
@@ -55,7 +62,8 @@ _compiled = _Compiled()
 def _made(schema: Any) -> Any:
     import jsonschema_rs  # takes 10 MB: when the first arguments are checked, not when a worker starts
 
-    return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions(), offline=True)
+    patterns = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
+    return jsonschema_rs.validator_for(schema, pattern_options=patterns, offline=True)
 
 
 def _compile(schema: dict[str, Any]) -> Any:
@@ -108,6 +116,7 @@ def parse_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
         raise ArgumentsError("the arguments are not valid JSON") from error
     if not isinstance(value, dict):
         raise ArgumentsError("the arguments must be a JSON object")
+    _compiled.of(schema)  # from here on it is known to be a schema
     arguments: dict[str, Any] = _tidy(value, schema, 0)
     arguments = {name: item for name, item in arguments.items() if item is not None or _speaks_of_null(schema, name)}
     check_arguments(schema, arguments)
@@ -116,6 +125,7 @@ def parse_arguments(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 def check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Raises ArgumentsError where they don't fit."""
+    _compiled.of(schema)
     known = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in arguments:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pilothouse_dataplane.core.schema import ArgumentsError, check_arguments, misfit, parse_arguments, unusable
+from pilothouse_dataplane.core.schema_cost import is_cheap
 
 ORDER = {
     "type": "object",
@@ -188,3 +189,89 @@ def test_validators_are_made_once_and_bounded() -> None:
     for number in range(3000):
         misfit({"const": number}, number)
     assert len(module._compiled._kept) <= 2048
+
+
+def bomb(word: str, levels: int = 30) -> dict[str, Any]:
+    """Doubles with each level."""
+    held = {
+        f"d{level}": {word: [{"$ref": f"#/$defs/d{level + 1}"}, {"$ref": f"#/$defs/d{level + 1}"}]}
+        for level in range(levels)
+    }
+    properties = {"a": {"$ref": "#/$defs/d0"}}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["a"],
+        "$defs": {**held, f"d{levels}": {"type": "integer"}},
+    }
+
+
+TWICE = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/t"}},
+    "$defs": {
+        "t": {"allOf": [{"properties": {"x": {"$ref": "#/$defs/t"}}}, {"properties": {"x": {"$ref": "#/$defs/t"}}}]}
+    },
+}
+ENDLESS = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/t"}},
+    "$defs": {"t": {"anyOf": [{"$ref": "#/$defs/t"}]}},
+}
+
+
+@pytest.mark.parametrize("schema", [bomb("allOf"), bomb("anyOf"), bomb("oneOf"), TWICE, ENDLESS])
+def test_a_schema_that_would_take_for_ever_is_checked_at_its_uppermost_level(schema: dict[str, Any]) -> None:
+    deep: Any = {}
+    for _ in range(50):
+        deep = {"x": deep}
+    began = time.process_time()
+    assert not is_cheap(schema)
+    for value in ({"a": 1}, {"a": "x"}, {"a": deep}):
+        check_arguments(schema, value)
+        misfit(schema, value)
+    for bad in ({"b": 1}, {"a": 1, "b": 1}):
+        with pytest.raises(ArgumentsError, match=r"there is no argument 'b'|'a' is missing"):
+            check_arguments(schema, bad)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        ORDER,
+        {"$defs": {"t": {"properties": {"l": {"$ref": "#/$defs/t"}, "r": {"$ref": "#/$defs/t"}}}}, "$ref": "#/$defs/t"},
+        {"$defs": {"a/b": {"type": "array", "items": {"$ref": "#/$defs/a~1b"}}}, "$ref": "#/$defs/a~1b"},
+        {"type": "object", "properties": {f"p{n}": {"$ref": "#/$defs/s"} for n in range(200)}, "$defs": {"s": {}}},
+        {"items": [{"type": "string"}, {"type": "integer"}]},
+    ],
+)
+def test_what_systems_really_send_is_checked_in_full(schema: dict[str, Any]) -> None:
+    assert is_cheap(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": ["a"]},
+        {"type": "object", "properties": {"a": 3}},
+        {"type": "object", "properties": {"a": {"type": "string", "maxLength": "10"}}},
+        {"type": "object", "required": True},
+        {"type": "object", "required": "a"},
+        {"type": "object", "properties": {"a": {"$ref": 3}}},
+        {"type": "object", "properties": {"a": {"items": 3}}},
+        {"type": ["object", 3]},
+    ],
+)
+def test_what_is_no_schema_is_an_error_and_no_defect(schema: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentsError, match="can't be used"):
+        parse_arguments(schema, '{"a": "x", "b": null}')
+    with pytest.raises(ArgumentsError, match="can't be used"):
+        check_arguments(schema, {"a": "x"})
+
+
+def test_patterns_that_grow_when_they_are_compiled_are_left_out() -> None:
+    greedy = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(((a{100}){100}){100}){10}"}}}
+    began = time.process_time()
+    check_arguments(greedy, {"a": "b"})
+    assert time.process_time() - began < 0.5
