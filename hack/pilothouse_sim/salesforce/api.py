@@ -208,7 +208,7 @@ class Api:
     def _more(self, session: Session, _call: Call, parts: list[str]) -> Answer:
         locator, _, place = parts[0].partition("-")
         owner, size, rows = self._cursors.get(locator, ("", 0, []))
-        if owner != session.user.id or not place.isdigit() or int(place) >= len(rows):
+        if owner != session.user.id or not (place.isascii() and place.isdigit()) or int(place) >= len(rows):
             raise SalesforceError(400, "INVALID_QUERY_LOCATOR", "invalid query locator")
         return self._page(session, locator, rows, int(place), size)
 

@@ -135,6 +135,9 @@ class Salesforce:
                 raise request_limit()
             self.api.used += 1
             answer = await self._answer(request, user)
+        except RecursionError:
+            deep = SalesforceError(400, "JSON_PARSER_ERROR", "The request is nested too deeply.")
+            answer = Answer(deep.status, deep.body())
         except SalesforceError as error:
             answer = Answer(error.status, error.body())
             if error.status == 401:
@@ -148,7 +151,7 @@ class Salesforce:
 
     async def _answer(self, request: web.Request, user: User) -> Answer:
         number, dot, zero = request.match_info["version"].partition(".")
-        if not number.isdigit() or not dot or zero != "0" or not OLDEST <= int(number) <= NEWEST:
+        if not (number.isascii() and number.isdigit()) or not dot or zero != "0" or not OLDEST <= int(number) <= NEWEST:
             raise not_found()
         session = self.api.session(user, int(number))
         # The raw path: a slash within an external id is percent-encoded.
@@ -160,6 +163,10 @@ class Salesforce:
         return self.api.handle(session, call)
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
 async def _body(request: web.Request) -> Any:
     """The JSON body. Raises SalesforceError."""
     text = await request.text()
@@ -169,7 +176,7 @@ async def _body(request: web.Request) -> Any:
         sentence = f"Content-Type not supported: {request.content_type}"
         raise SalesforceError(415, "UNSUPPORTED_MEDIA_TYPE", sentence)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except ValueError as error:
         place = f"[line:{error.lineno}, column:{error.colno}]" if isinstance(error, json.JSONDecodeError) else ""
         raise SalesforceError(400, "JSON_PARSER_ERROR", f"Unexpected character at {place}") from None

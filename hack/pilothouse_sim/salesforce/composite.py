@@ -111,6 +111,8 @@ def _one(api: Api, session: Session, entry: dict[str, Any], known: dict[str, Any
         return api.handle(session, call)
     except SalesforceError as error:
         return Answer(error.status, error.body())
+    except RecursionError:
+        return Answer(400, _bad("The request is nested too deeply at [line:1, column:2]").body())
 
 
 def _filled(value: Any, known: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ references, uniqueness, validation rules.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -176,7 +177,7 @@ def _json_type(field: Field, value: Any) -> None:
     elif field.kind in ("currency", "double", "percent", "int"):
         kind = "int" if field.kind == "int" else "double"
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or (kind == "int" and not isinstance(value, int)):
+        if not number or not math.isfinite(value) or (kind == "int" and not isinstance(value, int)):
             raise parser_error(kind, token, value)
     elif not isinstance(value, str):
         raise parser_error("string", token, value)

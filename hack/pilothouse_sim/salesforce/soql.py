@@ -15,7 +15,7 @@ from pilothouse_sim.salesforce.errors import SalesforceError
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<string>'(?:\\.|[^'\\])*')|(?P<datetime>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d))"
-    r"|(?P<date>\d{4}-\d\d-\d\d)|(?P<number>[+-]?\d+(?:\.\d+)?)|(?P<word>[A-Za-z_][\w.]*(?::\d+)?)"
+    r"|(?P<date>\d{4}-\d\d-\d\d)|(?P<number>[+-]?\d+(?:\.\d+)?)|(?P<word>[A-Za-z_][\w.]*(?::\d{1,9})?)"
     r"|(?P<op>!=|<>|<=|>=|=|<|>|\(|\)|,|:))"
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)

@@ -16,7 +16,7 @@ from pilothouse_sim.servicenow.http import base_of, json_body, number_of
 from pilothouse_sim.servicenow.store import Record, Store, User, timestamp
 
 _ITEM_LIMIT = 10
-_QUANTITY = re.compile(r"\+?[0-9]*")
+_QUANTITY = re.compile(r"\+?[0-9]{1,6}")
 _ORDER_FIELDS = {
     "sysparm_quantity", "variables", "sysparm_requested_for", "sysparm_no_validation", "get_portal_messages",
     "sysparm_also_request_for", "sysparm_item_guid", "engagement_channel", "referrer", "sysparm_id",
@@ -75,7 +75,7 @@ class CatalogApi:
         """Orders an item; the answer names the request."""
         body = await json_body(request)
         quantity = str(body.get("sysparm_quantity", ""))
-        if not _QUANTITY.fullmatch(quantity) or int(quantity or "0") < 1:
+        if not _QUANTITY.fullmatch(quantity) or int(quantity) < 1:
             raise ServiceNowError(400, "Invalid Quantity value")
         if unknown := sorted(set(body) - _ORDER_FIELDS):
             raise ServiceNowError(400, "Invalid Request", f"Unknown field {unknown[0]}")

@@ -30,7 +30,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
         raise ServiceNowError(415, "Unsupported content type", f"{request.content_type} is not supported.")
     try:
         body = json.loads(await request.text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise unreadable_body() from None
     if not isinstance(body, dict):
         raise unreadable_body()

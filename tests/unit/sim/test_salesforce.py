@@ -315,6 +315,7 @@ async def test_a_managers_writes_are_checked() -> None:
              "FIELD_CUSTOM_VALIDATION_EXCEPTION", ["Amount"]),
             ("Opportunity", {"Name": "A", "StageName": "Prospecting", "CloseDate": "2026-12-01", "Amount": "1"},
              "JSON_PARSER_ERROR", None),
+            ("Account", {"Name": "A", "AnnualRevenue": 1e999}, "JSON_PARSER_ERROR", None),
         ):  # fmt: skip
             status, body = await org.ask("POST", f"/sobjects/{name}", "manager", json=values)
             assert (status, body[0]["errorCode"], body[0].get("fields")) == (400, code, fields)
@@ -486,6 +487,23 @@ async def test_composite_goes_nowhere_else() -> None:
         assert codes == ["INVALID_INPUT", "INVALID_INPUT", "NOT_FOUND", "PROCESSING_HALTED"]
 
 
+async def test_a_deep_body_leaves_no_transaction_open(tmp_path: Path) -> None:
+    async with organization(state_dir=tmp_path) as org:
+        deep: Any = "x"
+        for _ in range(600):
+            deep = [deep]
+        steps = [
+            _step("a", "POST", "/sobjects/Case", body={"Subject": "A"}),
+            _step("b", "POST", "/sobjects/Case", body={"Subject": deep}),
+        ]
+        status, _ = await org.ask("POST", "/composite", json={"allOrNone": True, "compositeRequest": steps})
+        assert status in (200, 400)
+        await org.ask("POST", "/sobjects/Case", json={"Subject": "Kept"})
+    async with organization(state_dir=tmp_path) as org:
+        subjects = await org.query("SELECT Subject FROM Case WHERE Subject IN ('A', 'Kept')")
+        assert subjects == [{"Subject": "Kept"}]
+
+
 async def test_collections() -> None:
     async with organization() as org:
         good, bad = {"attributes": {"type": "Task"}, "Subject": "A"}, {"attributes": {"type": "Task"}, "Foo": 1}
@@ -540,6 +558,8 @@ async def test_what_is_not_there() -> None:
             ("GET", "/services/data/v12.0/sobjects", (404, "NOT_FOUND")),
             ("GET", "/services/data/v66/sobjects", (404, "NOT_FOUND")),
             ("GET", "/nothing", (404, "NOT_FOUND")),
+            ("GET", "/services/data/v\u00b2.0/sobjects", (404, "NOT_FOUND")),
+            ("GET", "/query/01g-\u00b2", (400, "INVALID_QUERY_LOCATOR")),
             ("GET", "/sobjects/Nothing__c", (404, "NOT_FOUND")),
             ("GET", "/sobjects/Case/..%2F..%2FAccount", (404, "NOT_FOUND")),
             ("GET", f"/sobjects/Case/{GLOBEX}", (400, "MALFORMED_ID")),
@@ -556,6 +576,8 @@ async def test_bodies_are_checked() -> None:
             ("{", headers, (400, "JSON_PARSER_ERROR")),
             ("", headers, (400, "JSON_PARSER_ERROR")),
             ("[]", headers, (400, "JSON_PARSER_ERROR")),
+            ("[" * 100_000, headers, (400, "JSON_PARSER_ERROR")),
+            ('{"Subject": NaN}', headers, (400, "JSON_PARSER_ERROR")),
             ("a=b", {"Content-Type": "text/plain"}, (415, "UNSUPPORTED_MEDIA_TYPE")),
         ):
             assert (await org.refused("POST", "/sobjects/Case", data=data, headers=kind))[:2] == expected

@@ -253,6 +253,9 @@ async def test_mandatory_and_unreadable_bodies() -> None:
         assert (status, "Short description is mandatory" in refused(body)) == (403, True)
         status, body = await now.ask("POST", f"{TABLE}/incident", json=["x"])
         assert (status, refused(body)) == (400, "Exception while reading request: The payload is not valid JSON.")
+        deep = {"data": "[" * 100_000, "headers": {"Content-Type": "application/json"}}
+        status, body = await now.ask("POST", f"{TABLE}/incident", **deep)
+        assert (status, refused(body)) == (400, "Exception while reading request: The payload is not valid JSON.")
         status, body = await now.ask("POST", f"{TABLE}/incident", json={"short_description": ["x"]})
         assert (status, "short_description" in refused(body)) == (400, True)
         status, body = await now.ask("POST", f"{TABLE}/incident", data="a=b", headers={"Content-Type": "text/plain"})
@@ -409,6 +412,9 @@ async def test_an_order_becomes_a_request_that_waits_for_approval() -> None:
         for bad, sentence in (
             ({"variables": {}}, "Invalid Quantity value"),
             ({"sysparm_quantity": "two"}, "Invalid Quantity value"),
+            ({"sysparm_quantity": "+"}, "Invalid Quantity value"),
+            ({"sysparm_quantity": "0"}, "Invalid Quantity value"),
+            ({"sysparm_quantity": "9" * 5000}, "Invalid Quantity value"),
             (
                 {"sysparm_quantity": "1", "variables": {"model": "14", "reason": " "}},
                 "Mandatory Variables are required",
