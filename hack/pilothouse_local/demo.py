@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from pilothouse_api.names import SYSTEM_NAMESPACE, worker_name
-from pilothouse_local import browser, cluster, demo_tenant, foreign, vault
+from pilothouse_local import browser, cluster, demo_tenant, foreign, in_cluster_vault, vault
 from pilothouse_local import instance as instances
 from pilothouse_local.console import Console
 from pilothouse_local.demo_chat import Answer, ask
@@ -162,8 +162,11 @@ class Demo:
         if self._instance is not None:
             settings = cluster.require_running(self._instance)
             ports = settings.node_ports
-            vault.put_secrets(self._instance, settings, TENANT, TENANT, demo_tenant.vault_secrets())
-            self._console.say(f"   OAuth clients and a key -> {vault.MOUNT}/{TENANT}/{TENANT}/secrets in OpenBao")
+            vault.put_secrets(vault.opened(self._instance, settings), TENANT, TENANT, demo_tenant.vault_secrets())
+        else:
+            with in_cluster_vault.opened(self._kubectl) as bao:
+                vault.put_secrets(bao, TENANT, TENANT, demo_tenant.vault_secrets())
+        self._console.say(f"   OAuth clients and a key -> {vault.MOUNT}/{TENANT}/{TENANT}/secrets in OpenBao")
         objects = demo_tenant.objects(ports)
         if self._env.get("OPENAI_API_KEY") or self._env.get("OPENAI_BASE_URL"):
             # The model's objects go in before the tenant that refers to them, after the namespace.

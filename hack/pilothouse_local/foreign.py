@@ -1,7 +1,7 @@
 """``up`` into a cluster that is not ours: kind (made when missing), or the current kubeconfig context.
 
-Same manifests (``charts/overlays/kind``); Valkey and PostgreSQL are added where no Secret names stores. What a person
-put into a Secret stays.
+Same manifests (``charts/overlays/kind``); Valkey and PostgreSQL are added where no Secret names stores, and an OpenBao
+in a namespace of its own, for the demo's tenant. What a person put into a Secret stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse_api.names import DEV_TOKEN_SECRET, SYSTEM_NAMESPACE
-from pilothouse_local import deploy, in_cluster
+from pilothouse_local import deploy, in_cluster, in_cluster_vault
 from pilothouse_local.api import Object
 from pilothouse_local.console import Console
 from pilothouse_local.deploy import CHECKOUT, NAMESPACES, Kubectl
@@ -42,6 +42,7 @@ def up(console: Console, *, kind: bool) -> None:
     deploy.apply_objects(kubectl, needed)
     # What is there is a person's choice, or of an earlier `up` whose tokens and data must stay valid.
     _ensure_stores(kubectl)
+    _ensure_vault(kubectl)
     if not _secret_data(kubectl, DEV_TOKEN_SECRET):
         deploy.apply_objects(kubectl, [deploy.secret(DEV_TOKEN_SECRET, {"signing-key": secrets.token_urlsafe(48)})])
     with console.waiting("applying charts/overlays/kind"):
@@ -126,6 +127,13 @@ def _ensure_stores(kubectl: Kubectl) -> None:
     deploy.apply_objects(kubectl, in_cluster.stores(data))
 
 
+def _ensure_vault(kubectl: Kubectl) -> None:
+    # Another key would open nothing of what is stored.
+    kept = _secret_data(kubectl, in_cluster_vault.SEAL_SECRET, in_cluster_vault.NAMESPACE, decoded=False)
+    key = kept.get(in_cluster_vault.SEAL_KEY) or in_cluster_vault.seal_key()
+    deploy.apply_objects(kubectl, in_cluster_vault.objects(key))
+
+
 def _load_images(objects: Sequence[Object], console: Console) -> None:
     dockerfile = CHECKOUT / "hack" / "images" / "Dockerfile"
     if not dockerfile.is_file():
@@ -141,17 +149,19 @@ def _load_images(objects: Sequence[Object], console: Console) -> None:
             _run(["kind", "load", "docker-image", image, "--name", KIND_CLUSTER], "the image is not in the cluster")
 
 
-def _secret_data(kubectl: Kubectl, name: str) -> dict[str, str]:
-    """Empty where there is no such Secret."""
-    said = kubectl.run("get", "secret", f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--output=json", name)
-    data = (json.loads(said).get("data") or {}) if said.strip() else {}
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+def _secret_data(
+    kubectl: Kubectl, name: str, namespace: str = SYSTEM_NAMESPACE, *, decoded: bool = True
+) -> dict[str, str]:
+    """Empty where there is no such Secret; as base64 unless ``decoded``."""
+    said = kubectl.run("get", "secret", f"--namespace={namespace}", "--ignore-not-found", "--output=json", name)
+    data: dict[str, str] = (json.loads(said).get("data") or {}) if said.strip() else {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()} if decoded else data
 
 
 def _wait(kubectl: Kubectl, console: Console) -> None:
     with console.waiting("waiting for the migration of the database's schema"):
         _until(kubectl, SYSTEM_NAMESPACE, "Complete", "jobs", f"--selector={_MIGRATE}")
-    for name in NAMESPACES:
+    for name in (*NAMESPACES, in_cluster_vault.NAMESPACE):
         with console.waiting(f"waiting for the Deployments of {name}"):
             _until(kubectl, name, "Available", "deployments", "--all")
     console.say("Pilothouse is up.")

@@ -23,7 +23,7 @@ import json
 import secrets
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,23 +131,24 @@ def _config(settings: Settings, key: Path) -> Object:
 def answers(settings: Settings) -> bool:
     """Whether it runs and is unsealed, or waits to be initialized."""
     try:
-        return VaultApi(settings, timeout=1.0).raw("GET", "sys/health")[0] in _UP
+        return VaultApi(settings.vault_url(), timeout=1.0).raw("GET", "sys/health")[0] in _UP
     except OSError:
         return False
 
 
 @dataclass(frozen=True)
 class VaultApi:
-    """Requests to the local OpenBao; without a token only those that need none."""
+    """Requests to one OpenBao over plain HTTP on this machine; without a token only those that need none."""
 
-    settings: Settings
-    token: str = ""
+    address: str
+    """http://HOST:PORT."""
+    token: str = field(default="", repr=False)
     timeout: float = 10.0
     """Seconds for each request."""
 
     def raw(self, method: str, path: str, body: Object | None = None) -> tuple[int, Object]:
         """Status and answer; raises ``OSError`` when there is none."""
-        connection = http.client.HTTPConnection(self.settings.vault_host(), VAULT_PORT, timeout=self.timeout)
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=self.timeout)
         patch = method == "PATCH"
         headers = {"Content-Type": "application/merge-patch+json" if patch else "application/json"}
         if self.token:
@@ -169,7 +170,7 @@ class VaultApi:
             status, answer = self.raw(method, path, body)
         except OSError as error:
             raise VaultUnusable(
-                f"OpenBao at {self.settings.vault_url()} gave no answer ({error})",
+                f"OpenBao at {self.address} gave no answer ({error})",
                 "this command stopped there",
                 "run `pilothouse status`, then run it again; `pilothouse logs openbao` says why it does not answer",
             ) from error
@@ -186,12 +187,17 @@ class VaultApi:
         return answer
 
 
+def opened(instance: Instance, settings: Settings) -> VaultApi:
+    """With its root token, initialized where it was not. Raises ``VaultUnusable`` or ``StateUnusable`` (it is lost)."""
+    return VaultApi(settings.vault_url(), _root_token(instance, settings))
+
+
 def ensure(instance: Instance, settings: Settings, api: Api) -> None:
     """Initializes it once, and brings what Pilothouse needs in it up to date.
 
     Raises ``VaultUnusable``, ``StateUnusable`` (its root token is lost) or ``ClusterUnreachable``.
     """
-    vault = VaultApi(settings, _root_token(instance, settings))
+    vault = opened(instance, settings)
     mounts = vault.request("GET", "sys/mounts") or {}
     if f"{MOUNT}/" not in (mounts.get("data") or mounts):
         vault.request("POST", f"sys/mounts/{MOUNT}", {"type": "kv", "options": {"version": "2"}})
@@ -228,7 +234,7 @@ def operator_role() -> Object:
 
 def _root_token(instance: Instance, settings: Settings) -> str:
     file = token_file(instance)
-    open_api = VaultApi(settings, timeout=30.0)
+    open_api = VaultApi(settings.vault_url(), timeout=30.0)
     if (open_api.request("GET", "sys/init") or {}).get("initialized"):
         try:
             return file.read_text().strip()
@@ -292,16 +298,13 @@ def service_objects() -> list[tuple[str, Object]]:
     ]
 
 
-def put_secrets(
-    instance: Instance, settings: Settings, namespace: str, tenant: str, values: Mapping[str, Mapping[str, str]]
-) -> None:
+def put_secrets(vault: VaultApi, namespace: str, tenant: str, values: Mapping[str, Mapping[str, str]]) -> None:
     """Writes a tenant's own secrets (secret → key → value) where its workers look for them; others stay as they are.
 
     The same by hand: ``bao kv patch -mount=kv <namespace>/<tenant>/secrets <secret>.<key>=…`` (``put`` the first time).
-    Raises ``VaultUnusable`` or ``StateUnusable``.
+    Raises ``VaultUnusable``.
     """
     fields = {f"{secret}.{key}": value for secret, keys in values.items() for key, value in keys.items()}
-    vault = VaultApi(settings, _root_token(instance, settings))
     path = f"{MOUNT}/data/{namespace}/{tenant}/secrets"
     found = vault.request("GET", path, missing=True)
     if found is not None and fields.items() <= ((found.get("data") or {}).get("data") or {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import shutil
@@ -14,14 +15,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 import asyncpg
 import hvac
 import pytest
 import redis
 
-from pilothouse_local import procs, vault
+from pilothouse_local import deploy, in_cluster_vault, procs, vault
 from pilothouse_local.api import admin
+from pilothouse_local.deploy import Kubectl
+from pilothouse_local.errors import VaultUnusable
 from pilothouse_testing.cluster import LocalCluster, local_cluster
 
 pytestmark = pytest.mark.timeout(900)  # the first run on a machine may have to build Kubernetes
@@ -67,7 +71,8 @@ def test_up_again_changes_nothing(cluster: LocalCluster) -> None:
 
 
 def put_and_get(cluster: LocalCluster, value: str) -> None:
-    vault.put_secrets(cluster.instance, cluster.settings(), "acme", "acme", {"app": {"client-secret": value}})
+    opened = vault.opened(cluster.instance, cluster.settings())
+    vault.put_secrets(opened, "acme", "acme", {"app": {"client-secret": value}})
     assert secrets_of(cluster)["app.client-secret"] == value
 
 
@@ -101,9 +106,10 @@ def test_openbao_outlives_a_kill_of_its_database(cluster: LocalCluster) -> None:
 
 def test_secrets_are_added_and_no_version_is_made_of_what_is_there(cluster: LocalCluster) -> None:
     settings, instance = cluster.settings(), cluster.instance
-    vault.put_secrets(instance, settings, "acme", "merged", {"jira": {"client-id": "a", "client-secret": "b"}})
-    vault.put_secrets(instance, settings, "acme", "merged", {"okta": {"client-id": "c"}, "jira": {"client-id": "d"}})
-    vault.put_secrets(instance, settings, "acme", "merged", {"okta": {"client-id": "c"}})
+    opened = vault.opened(instance, settings)
+    vault.put_secrets(opened, "acme", "merged", {"jira": {"client-id": "a", "client-secret": "b"}})
+    vault.put_secrets(opened, "acme", "merged", {"okta": {"client-id": "c"}, "jira": {"client-id": "d"}})
+    vault.put_secrets(opened, "acme", "merged", {"okta": {"client-id": "c"}})
 
     root = hvac.Client(url=settings.vault_url(), token=vault.token_file(instance).read_text())
     read = root.secrets.kv.v2.read_secret_version(
@@ -170,6 +176,44 @@ def test_what_opens_openbao_is_its_owners_and_in_no_log(cluster: LocalCluster) -
     assert not [one for one in secret if one in logs + cluster.run("status").stdout]
     running = " ".join(procs.command_line(pid) for pid in pids(cluster).values())
     assert not [one for one in secret if one in running]
+
+
+def as_a_pod_of_this_machine(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A foreign cluster's OpenBao with what the local node lacks put in its place: the image, a claim, an address."""
+    kept = [one for one in copy.deepcopy(objects) if one["kind"] not in ("PersistentVolumeClaim", "Service")]
+    pod = kept[-1]["spec"]["template"]["spec"]
+    pod["volumes"][-1] = {"name": "data", "emptyDir": {}}
+    (container,) = pod["containers"]
+    container["image"] = "pilothouse:local"
+    config = container["command"][-1].removeprefix("-config=")
+    own = "/openbao/data/config.json"
+    # All Pods share this machine's ports, and the API server's is not 443.
+    edit = "s/0.0.0.0/$POD_IP/; s/kubernetes.default.svc/&:$KUBERNETES_SERVICE_PORT/"
+    container["command"] = ["sh", "-c", f'sed "{edit}" {config} > {own}; exec bao server -config={own}']
+    container["env"] = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    return kept
+
+
+def test_a_foreign_clusters_openbao_sets_itself_up(cluster: LocalCluster) -> None:
+    kubectl = Kubectl(cluster.kubeconfig)
+    objects = in_cluster_vault.objects(in_cluster_vault.seal_key())
+    deploy.apply_objects(kubectl, as_a_pod_of_this_machine(objects))
+    wait = ("--for=condition=Available", "deployment/vault", "--timeout=60s")
+    kubectl.run("wait", f"--namespace={vault.NAMESPACE}", *wait)
+
+    with in_cluster_vault.opened(kubectl) as admin_of_it:
+        for value in ("first", "second"):
+            vault.put_secrets(admin_of_it, "acme", "acme", {"app": {"client-secret": value}})
+        found = admin_of_it.request("GET", "kv/data/acme/acme/secrets") or {}
+        assert found["data"]["data"] == {"app.client-secret": "second"}
+        with pytest.raises(VaultUnusable, match="permission denied"):
+            admin_of_it.request("GET", "sys/policies/acl/pilothouse-operator")
+        operator = hvac.Client(url=admin_of_it.address)
+        operator.auth.kubernetes.login("pilothouse-operator", account_token(cluster, "pilothouse-operator", "vault"))
+        operator.auth.kubernetes.create_role("acme", ["acme-worker"], ["acme"], policies=["pilothouse-acme-acme"])
+        with pytest.raises(hvac.exceptions.Forbidden):
+            operator.read("kv/data/acme/acme/secrets")
+    kubectl.run("delete", f"--namespace={vault.NAMESPACE}", "deployment/vault")
 
 
 def test_a_killed_store_is_named_and_mended_with_its_data(cluster: LocalCluster) -> None:

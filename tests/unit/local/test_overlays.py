@@ -40,7 +40,7 @@ def test_every_stand_in_has_its_own_service(overlay: str) -> None:
         if one["kind"] == "Service" and one["metadata"]["namespace"] == SIM_NAMESPACE
     }
 
-    assert {"jira", "models"} <= set(standins)
+    assert set(standins) == {"jira", "models", "servicenow", "salesforce", "okta"}
     assert set(services) == set(standins)
     for name, one in standins.items():
         labels = one["spec"]["template"]["metadata"]["labels"]

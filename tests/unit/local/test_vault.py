@@ -117,7 +117,9 @@ def test_sealed_is_not_up(settings: Settings, status: int, up: bool) -> None:
 def test_secrets_of_a_new_tenant_are_one_entry(instance: Instance, settings: Settings) -> None:
     path = "/v1/kv/data/acme/acme/secrets"
     with server(settings, {**initialized(instance, settings), ("GET", path): (404, {"errors": []})}) as asked:
-        vault.put_secrets(instance, settings, "acme", "acme", {"jira": {"client-id": "i", "client-secret": "s"}})
+        vault.put_secrets(
+            vault.opened(instance, settings), "acme", "acme", {"jira": {"client-id": "i", "client-secret": "s"}}
+        )
 
     assert asked[1:] == [
         ("GET", path, None),
@@ -133,7 +135,7 @@ def test_a_refusal_is_told_without_what_was_sent(instance: Instance, settings: S
         ("POST", path): (403, {"errors": ["permission denied"]}),
     }
     with server(settings, answers), pytest.raises(VaultUnusable, match="permission denied") as caught:
-        vault.put_secrets(instance, settings, "acme", "acme", {"jira": {"client-secret": "p1anted"}})
+        vault.put_secrets(vault.opened(instance, settings), "acme", "acme", {"jira": {"client-secret": "p1anted"}})
 
     assert "p1anted" not in str(caught.value)
     assert "root" not in caught.value.happened
@@ -143,12 +145,12 @@ def test_a_refusal_is_told_without_what_was_sent(instance: Instance, settings: S
 def test_a_broken_answer_is_explained(instance: Instance, settings: Settings, broken: bytes) -> None:
     answers = {**initialized(instance, settings), ("GET", "/v1/kv/data/acme/acme/secrets"): (500, broken)}
     with server(settings, answers), pytest.raises(VaultUnusable):
-        vault.put_secrets(instance, settings, "acme", "acme", {"jira": {"client-secret": "s"}})
+        vault.put_secrets(vault.opened(instance, settings), "acme", "acme", {"jira": {"client-secret": "s"}})
 
 
 def test_no_answer_is_explained(instance: Instance, settings: Settings) -> None:
     with pytest.raises(VaultUnusable, match="gave no answer") as caught:
-        vault.put_secrets(instance, settings, "acme", "acme", {})
+        vault.put_secrets(vault.opened(instance, settings), "acme", "acme", {})
 
     assert "pilothouse logs openbao" in caught.value.do_now
 
@@ -157,4 +159,4 @@ def test_a_lost_root_token_is_explained(instance: Instance, settings: Settings) 
     answers = initialized(instance, settings)
     vault.token_file(instance).unlink()
     with server(settings, answers), pytest.raises(StateUnusable, match="root token"):
-        vault.put_secrets(instance, settings, "acme", "acme", {})
+        vault.put_secrets(vault.opened(instance, settings), "acme", "acme", {})

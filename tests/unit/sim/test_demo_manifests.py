@@ -138,6 +138,8 @@ def test_the_key_is_that_of_the_certificate() -> None:
     pem = (demo_tenant.FOLDER / "vault" / "salesforce-jwt.crt").read_bytes()
     certificate = x509.load_pem_x509_certificate(pem)
     assert key.public_key() == certificate.public_key()  # type: ignore[comparison-overlap]
+    seed = json.loads(files("pilothouse_sim.salesforce").joinpath("seed.json").read_text(encoding="utf-8"))
+    assert x509.load_pem_x509_certificate(seed["connectedApp"]["certificate"].encode()) == certificate
 
 
 def test_a_file_outside_of_the_folder_is_no_secret(tmp_path: Path) -> None:
