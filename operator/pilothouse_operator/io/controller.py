@@ -50,6 +50,8 @@ ERROR_FIRST_SECONDS = 1.0
 ERROR_LAST_SECONDS = 60.0
 ASK_SECONDS = 15.0
 """How often the workers of a settled Tenant are asked, give or take a fifth."""
+ASK_SOON_SECONDS = 2.0
+"""Likewise, while a worker has not tried yet whether it reaches one of its systems."""
 ASKERS = 4
 RESYNC_SPREAD = 0.5
 """Part of the resync period over which the keys are spread, so that no burst comes each minute."""
@@ -151,7 +153,7 @@ class Controller:
         """Have the workers asked from time to time; an unsettled Tenant is looked at anyway."""
         if decision.watched and decision.settled:
             self._reports[key] = reports
-            self._watched.add_after(key, _ask_delay())
+            self._watched.add_after(key, _ask_delay(reports))
         else:
             self._reports.pop(key, None)
 
@@ -163,7 +165,7 @@ class Controller:
                 if known is None:
                     continue
                 if await self.gatherer.reports(key) == known:
-                    self._watched.add_after(key, _ask_delay())
+                    self._watched.add_after(key, _ask_delay(known))
                 else:
                     self.queue.add(key)
             except Exception:  # whatever it is, the key is looked at again at the next resync
@@ -258,8 +260,9 @@ class Controller:
                     self.queue.add_after(key, random.uniform(0, spread_seconds))  # noqa: S311 - spreads load
 
 
-def _ask_delay() -> float:
-    return ASK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+def _ask_delay(reports: dict[str, WorkerReport]) -> float:
+    untried = any(said.reachable is None for report in reports.values() for said in report.connectors)
+    return (ASK_SOON_SECONDS if untried else ASK_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
 
 
 def _place(raw: Json) -> tuple[str, str]:
