@@ -10,30 +10,41 @@ import time
 
 import pytest
 
-from pilothouse_local.deploy import SIM_NAMESPACE, Kubectl
-from pilothouse_local.standins import JiraApi, address_of
+from pilothouse_local.deploy import Kubectl
+from pilothouse_local.systems import reached
 from pilothouse_testing.stack import EMPLOYEE, TENANT, Demonstrated, answer, chat, pod_processes, post_faults
 from pilothouse_tui.data.fleet import FleetClient
 from pilothouse_tui.data.kube import KubeClient
 from pilothouse_tui.model import Breaker, BreakerState, FleetSnapshot
 
+MANAGER = "manager@acme.example"
 pytestmark = pytest.mark.timeout(600)
 ANSWERED_WITHIN = 20.0
 """Seconds from the death of a tenant's only worker to the whole answer: most of it is the container's restart."""
 
 
-def test_the_demo_answers_files_the_issue_and_is_refused_where_it_must_be(demonstrated: Demonstrated) -> None:
+def test_the_demo_acts_in_four_systems_as_the_employee_and_is_refused_where_it_must_be(
+    demonstrated: Demonstrated,
+) -> None:
     # given the whole stack; when the demo has run
     cluster, said = demonstrated
-    # then it named the new issue, which Jira holds with the employee as its reporter
-    key = re.search(r"GET /rest/api/3/issue/(IT-\d+)", said)
-    assert key, said
-    with address_of(Kubectl(cluster.kubeconfig), SIM_NAMESPACE, "jira", 8080) as base:
-        fields = JiraApi(base, "jira-token-employee").issue(key[1])["fields"]
-    assert fields["reporter"]["emailAddress"] == EMPLOYEE
-    assert fields["summary"] == "VPN token expired on my laptop"
-    # and the contractor's refusal named the permission
-    assert "names the permission Create Issues, and nothing was created" in said
+    # then the incident is the employee's own, and her manager watches it
+    number = re.search(r"ServiceNow (INC\d+)", said)
+    assert number, said
+    with reached(Kubectl(cluster.kubeconfig)) as systems:
+        incident = systems.incident(number[1], MANAGER)
+    assert incident["caller_id.email"] == EMPLOYEE
+    assert MANAGER in incident["watch_list"]
+    # and she was asked before her factor was reset, and told what else came from elsewhere
+    assert "?? May I do this? " in said
+    assert "Okta: token:software:totp is gone" in said
+    # and every call carried the token of who asked, in all four systems' logs
+    for name in ("okta", "servicenow", "jira", "salesforce"):
+        lines = re.findall(rf"(?m)^   {name}: (\d+ calls? with the token of \S+)", said)
+        assert [line.split()[-1] for line in lines] == [EMPLOYEE, "contractor@acme.example"], (name, lines)
+    # and the contractor's refusals were told in the systems' own words
+    assert "servicenow.incident.create: ServiceNow refused" in said
+    assert "okta.factor.reset: Okta refused" in said
     assert "All of it worked" in said
     assert "/#token=" in said
 
