@@ -6,7 +6,8 @@ where it is a reference to a result, or where tool output that the model has rea
 written by the *model*: harmless as long as the model had read nothing but the user's words, and a tool's as soon as it
 had, for nobody can tell a summary of tool output from the model's own words.
 
-Values that can't carry a message are left out: booleans, null, and those that the tool's schema enumerates.
+Values that can't carry a message are left out: booleans, null, and those that the tool's schema enumerates. The names of
+an object's fields are values, too, where the tool's schema does not name them itself.
 """
 
 from __future__ import annotations
@@ -55,6 +56,22 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
         yield path, value
 
 
+def free_names(value: object, schema: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every name of an object's field that the schema does not give, with the path of its value."""
+    part = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, Mapping):
+        given = part.get("properties")
+        known: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        for name, item in value.items():
+            inside = f"{path}.{name}" if path else str(name)
+            if name not in known:
+                yield f"{inside} (name)", str(name)
+            yield from free_names(item, known.get(name), inside)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from free_names(item, part.get("items"), f"{path}[{index}]")
+
+
 def normal(text: str) -> str:
     """Case and white space don't make another value."""
     return _SPACE.sub(" ", text).strip().casefold()
@@ -78,7 +95,7 @@ def foreign_values(
     outputs = [(output, normal(output.text)) for output in read]
     answers = [normal(text) for text in earlier_answers]
     found = []
-    for path, value in leaves(arguments):
+    for path, value in (*leaves(arguments), *free_names(arguments, schema)):
         if value is None or isinstance(value, bool) or _enumerated(schema, path):
             continue
         shown = str(value)[:_SHOWN_CHARS]

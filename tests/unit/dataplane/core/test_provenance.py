@@ -42,6 +42,17 @@ def test_who_wrote_a_value(
     assert [(origin.path, origin.source) for origin in found] == expected
 
 
+def test_what_a_tool_said_is_seen_as_a_fields_name_too() -> None:
+    schema = {"properties": {"fields": {"type": "object", "properties": {"note": {"type": "object"}}}}}
+    arguments = {"fields": {"evil@mallory.example": 1, "note": {"now": [{"900": "x"}]}}}
+    found = foreign_values(arguments, schema, ["x", "1"], [READ], [], {})
+    assert [(o.path, o.value) for o in found] == [
+        ("fields.evil@mallory.example (name)", "evil@mallory.example"),
+        ("fields.note.now (name)", "now"),
+        ("fields.note.now[0].900 (name)", "900"),
+    ]
+
+
 def test_references_and_earlier_answers_are_named() -> None:
     found = foreign_values(
         {"key": "evil@mallory.example", "amount": 12},
