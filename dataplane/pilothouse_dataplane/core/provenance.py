@@ -6,8 +6,8 @@ where it is a reference to a result, or where tool output that the model has rea
 written by the *model*: harmless as long as the model had read nothing but the user's words, and a tool's as soon as it
 had, for nobody can tell a summary of tool output from the model's own words.
 
-Values that can't carry a message are left out: booleans, null, and those that the tool's schema enumerates. The names of
-an object's fields are values, too, where the tool's schema does not name them itself.
+Values that can't carry a message are left out: booleans, null, and those that the tool's schema enumerates. The names
+of an object's fields are values, too, where the tool's schema does not name them itself.
 """
 
 from __future__ import annotations
