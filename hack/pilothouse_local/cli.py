@@ -22,6 +22,7 @@ from pilothouse_local.errors import BadSettings, LocalClusterError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_STANDINS = ("jira", "servicenow", "salesforce", "okta", "models")
 _CLUSTERS = click.Choice(["local", "kind", "current"])
 _cluster_option = click.option(
     "--cluster",
@@ -94,7 +95,7 @@ def status(where: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on printing what is added.")
 @_explained
 def logs(name: str, lines: int, follow: bool) -> None:
-    """Print the log of a process (etcd, apiserver, …), of operator, gateway, jira, models, or of a tenant's workers."""
+    """Print the log of a process (etcd, openbao, …), of operator or gateway, of a stand-in (jira, …), or of a tenant."""
     instance = instances.locate()
     if name in (*cluster.PROCESSES, "supervisor"):
         path = instance.log(name)
@@ -118,7 +119,7 @@ def logs(name: str, lines: int, follow: bool) -> None:
     )
     ran = subprocess.run(argv, stderr=None if follow else subprocess.PIPE, text=True, check=False)
     if ran.returncode != 0:
-        known = ", ".join([*cluster.PROCESSES, "supervisor", "operator", "gateway", "jira", "models"])
+        known = ", ".join([*cluster.PROCESSES, "supervisor", "operator", "gateway", *_STANDINS])
         raise BadSettings(
             f"there is no log of {name}: kubectl found no Pod of deployment {namespace}/{deployment}",
             "nothing was printed",
@@ -130,7 +131,7 @@ def logs(name: str, lines: int, follow: bool) -> None:
 def _deployment(name: str) -> tuple[str, str]:
     if name in ("operator", "gateway"):
         return SYSTEM_NAMESPACE, f"pilothouse-{name}"
-    if name in ("jira", "models"):
+    if name in _STANDINS:
         return SIM_NAMESPACE, name
     return name, worker_name(name)
 

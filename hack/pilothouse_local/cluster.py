@@ -106,6 +106,7 @@ def up(instance: Instance, console: Console, *, only_core: bool = False) -> None
                 deploy.wait_available(api, kubectl, console)
     console.say(f"The local cluster is up after {time.monotonic() - began:.1f} s.")
     console.say(f"  kubectl:  export KUBECONFIG={instance.kubeconfig}")
+    console.say(f"  OpenBao:  {settings.vault_url()} (root token: {vault.token_file(instance)})")
     if not only_core and (address := deploy.gateway_address(api)):
         console.say(f"  gateway:  {address}")
 
