@@ -95,7 +95,7 @@ def status(where: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on printing what is added.")
 @_explained
 def logs(name: str, lines: int, follow: bool) -> None:
-    """Print the log of a process (etcd, openbao, …), of operator or gateway, of a stand-in (jira, …), or of a tenant."""
+    """Print the log of a process (etcd, openbao, …), of operator or gateway, of a stand-in (jira, …), of a tenant."""
     instance = instances.locate()
     if name in (*cluster.PROCESSES, "supervisor"):
         path = instance.log(name)
