@@ -54,17 +54,11 @@ OPERATOR_POLICY = f"""\
 path "sys/policies/acl/pilothouse-*" {{
   capabilities = ["create", "read", "update", "delete"]
 }}
-path "sys/policy/pilothouse-*" {{
-  capabilities = ["create", "read", "update", "delete"]
-}}
 path "auth/{AUTH_MOUNT}/role/*" {{
   capabilities = ["create", "read", "update", "delete"]
 }}
 # It can't widen its own rights by writing them down.
 path "sys/policies/acl/{OPERATOR_ROLE}" {{
-  capabilities = ["deny"]
-}}
-path "sys/policy/{OPERATOR_ROLE}" {{
   capabilities = ["deny"]
 }}
 path "auth/{AUTH_MOUNT}/role/{OPERATOR_ROLE}" {{

@@ -179,7 +179,7 @@ def _ensure(client: Any, access: VaultAccess) -> bool:
             "was left as it is. Set spec.credentials.vault.role to a name of its own, or remove the role in Vault."
         )
     if not _same_policy(_policy(client, access), access.policy):
-        client.sys.create_or_update_policy(name=access.policy_name, policy=access.policy)
+        client.sys.create_or_update_acl_policy(name=access.policy_name, policy=access.policy)
         wrote = True
     wanted = access.role
     if role is None or any(role.get(name) != value for name, value in wanted.items()):
@@ -193,7 +193,7 @@ def _remove(client: Any, access: VaultAccess) -> None:
     if role is not None and access.owns(role):
         client.delete(_role_path(access))
     if _policy(client, access) is not None:
-        client.sys.delete_policy(name=access.policy_name)
+        client.sys.delete_acl_policy(name=access.policy_name)
 
 
 def _role_path(access: VaultAccess) -> str:
@@ -209,7 +209,7 @@ def _policy(client: Any, access: VaultAccess) -> str | None:
     import hvac.exceptions as refusals
 
     try:
-        return str(client.sys.read_policy(name=access.policy_name)["data"]["rules"])
+        return str(client.sys.read_acl_policy(name=access.policy_name)["data"]["policy"])
     except refusals.InvalidPath:
         return None
 
