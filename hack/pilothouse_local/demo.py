@@ -36,6 +36,8 @@ TENANT = "acme"
 EMPLOYEE = "employee@acme.example"
 CONTRACTOR = "contractor@acme.example"
 MANAGER = "manager@acme.example"
+MANAGER_NAME = "Mona Manager"
+"""As ServiceNow shows who watches an incident."""
 QUESTION = "My VPN token is broken and my manager needs to know"
 LINKED = ("okta", "servicenow", "jira")
 """Connectors whose accounts employees link themselves; Salesforce takes a signed assertion about each."""
@@ -229,7 +231,7 @@ class Demo:
     def _verify_done(self, systems: Systems, answer: Answer) -> None:
         number = _named(r"\bINC\d+", answer.sentences["servicenow.incident.create"])
         incident = systems.incident(number, MANAGER)
-        if incident.get("caller_id.email") != EMPLOYEE or MANAGER not in str(incident.get("watch_list")):
+        if incident.get("caller_id.email") != EMPLOYEE or MANAGER_NAME not in str(incident.get("watch_list")):
             raise self._failed(f"{number} is not {EMPLOYEE}'s, watched by {MANAGER}: {incident}")
         self._console.say(f"   ServiceNow {number}: {incident['short_description']!r}, called in by {EMPLOYEE}, "
                           f"watched by {incident['watch_list']}")  # fmt: skip

@@ -76,8 +76,9 @@ class _Printer:
         elif kind == "plan":
             steps = event.get("steps")
             for step in steps if isinstance(steps, list) else ():
-                self._planned.add(step.get("step_id"))
-                self._say(f"   planned: {step.get('summary') or step.get('tool')}")
+                if step.get("step_id") not in self._planned:
+                    self._planned.add(step.get("step_id"))
+                    self._say(f"   planned: {step.get('summary') or step.get('tool')}")
         elif kind == "step_started":
             if event.get("step_id") not in self._planned:
                 self._say(f"   -> {summary}")

@@ -54,8 +54,7 @@ class Systems:
         """By system: the requests with a credential since the logs began, those for tokens left out."""
         found: dict[str, list[Call]] = {}
         for name in self.addresses:
-            log = self._ask(name, "/__sim/log")
-            entries = log if isinstance(log, list) else log.get("entries") or log.get("log") or []
+            entries = self._ask(name, "/__sim/log")["requests"]
             found[name] = [
                 Call(str(e["user"]), str(e.get("credential") or ""), str(e["method"]), str(e["path"]), int(e["status"]))
                 for e in entries

@@ -20,6 +20,13 @@ _SAID = {
     "order": "order from",
     "me": "show your own",
     "issue_types": "list what can be created in",
+    "manager": "find the manager of",
+    "members": "list the members of",
+    "add_user": "add somebody to",
+    "remove_user": "remove somebody from",
+    "expire_password": "expire the password of",
+    "reset_password": "reset the password of",
+    "reset_all": "reset every",
 }
 """Verbs of tools that are not an English verb with its object."""
 _NAMES = {"servicenow": "ServiceNow"}
