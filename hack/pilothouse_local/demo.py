@@ -99,8 +99,8 @@ class Demo:
                 self._verify_calls(systems, EMPLOYEE)
                 self._verify_done(systems, answer)
             with self._step(f"Ask the same as {CONTRACTOR}, who has few rights"):
-                systems.begin()
                 before = systems.incidents(MANAGER)
+                systems.begin()
                 answer = self._ask(chat_url, tokens[CONTRACTOR], QUESTION)
             with self._step("Look into the four systems again: nothing was changed, each refusal was told"):
                 self._verify_calls(systems, CONTRACTOR)

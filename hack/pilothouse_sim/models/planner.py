@@ -6,7 +6,7 @@ It is a table of rules, not a language model: the same conversation gives the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pilothouse_sim.models import intents, results
 from pilothouse_sim.models import wishes as wishes_of
@@ -34,6 +34,8 @@ def reply(messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
     answered = [message for message in turn if message.role == "tool"]
     if answered:
         calls = {call_id: call for message in turn for call_id, call in message.calls}
+        if again := _again(calls, answered):
+            return again
         steps = results.by_step(message.text for message in answered)
         told = [
             results.describe(results.fill(call, steps), message.text)
@@ -43,6 +45,17 @@ def reply(messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
         return Reply("\n\n".join(text for text in told if text) or "That is done.")
     system = "\n".join(message.text for message in messages if message.role == "system")
     return _plan(_wish(messages, asked), messages[:asked], tools, system)
+
+
+def _again(calls: Mapping[str, Call], answered: Sequence[Message]) -> Reply | None:
+    """The plan anew where a call was refused for a value that it can do without: nobody told the manager's address."""
+    creations = [call for call in calls.values() if call.name.endswith("incident__create")]
+    for message in answered:
+        call = calls.get(message.call_id)
+        bare = call is not None and "watch_list" in call.arguments and len(creations) == 1
+        if call is not None and bare and call in creations and "is not an e-mail address" in message.text:
+            return Reply(calls=(Call(call.name, {k: v for k, v in call.arguments.items() if k != "watch_list"}),))
+    return None
 
 
 def _wish(messages: Sequence[Message], asked: int) -> str:

@@ -46,6 +46,8 @@ _NO_RIGHT = {
 }
 _NOT_SEEN = {"NOT_FOUND", "INVALID_TYPE", "INVALID_CROSS_REFERENCE_KEY"}
 """It does not exist, or the user may not see it: Salesforce does not tell which."""
+_AT = re.compile(r"^.*?\^\s*ERROR at Row:\d+:Column:\d+\s*", re.DOTALL)
+"""Salesforce repeats a part of the query before it says what is wrong with it; nobody has written that query."""
 
 
 class Denied(Refused):
@@ -66,7 +68,7 @@ def sentence(body: object) -> str:
         return text(body.get("error_description")) or text(body.get("error"))
     said = []
     for error in mappings(body)[:5]:
-        words, code = text(error.get("message"), 400).strip(), text(error.get("errorCode"), 80)
+        words, code = _AT.sub("", text(error.get("message"), 2000)).strip()[:400], text(error.get("errorCode"), 80)
         said.append(f"{words} ({code})" if words and code else words or code)
     return " ".join(filter(None, said))
 
