@@ -255,7 +255,12 @@ class Demo:
         refused = {tool: answer.sentences[tool] for tool, how in answer.steps.items() if how == "refused"}
         for tool, sentence in refused.items():
             self._console.say(f"   {tool}: {sentence}")
-        for tool in ("servicenow.incident.create", "okta.factor.reset"):
+        for tool in (
+            "servicenow.incident.create",
+            "okta.factor.reset",
+            "jira.issue.create",
+            "salesforce.account.search",
+        ):
             if tool not in refused:
                 raise self._failed(f"{tool} was {answer.steps.get(tool, 'not called')}, and should have been refused")
 

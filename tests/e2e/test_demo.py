@@ -45,6 +45,8 @@ def test_the_demo_acts_in_four_systems_as_the_employee_and_is_refused_where_it_m
     # and the contractor's refusals were told in the systems' own words
     assert "servicenow.incident.create: ServiceNow refused" in said
     assert "okta.factor.reset: Okta refused" in said
+    assert re.search(r"jira\.issue\.create: .*the permission “?Create Issues", said), said
+    assert "salesforce.account.search: Salesforce found nothing that you may see" in said
     assert "All of it worked" in said
     assert "/#token=" in said
 

@@ -48,14 +48,19 @@ def reply(messages: Sequence[Message], tools: Sequence[Tool]) -> Reply:
 
 
 def _again(calls: Mapping[str, Call], answered: Sequence[Message]) -> Reply | None:
-    """The plan anew where a call was refused for a value that it can do without: nobody told the manager's address."""
-    creations = [call for call in calls.values() if call.name.endswith("incident__create")]
-    for message in answered:
-        call = calls.get(message.call_id)
-        bare = call is not None and "watch_list" in call.arguments and len(creations) == 1
-        if call is not None and bare and call in creations and "is not an e-mail address" in message.text:
-            return Reply(calls=(Call(call.name, {k: v for k, v in call.arguments.items() if k != "watch_list"}),))
-    return None
+    """The story's plan anew where it could not be done as thought: an incident without an address that nobody told, and
+    a new issue where there is none to comment on."""
+    texts = {call.name: message.text for message in answered if (call := calls.get(message.call_id)) is not None}
+    made = [call for call in calls.values() if call.name.endswith("incident__create")]
+    more: list[Call] = []
+    if len(made) == 1 and "watch_list" in made[0].arguments and "not an e-mail address" in texts.get(made[0].name, ""):
+        more.append(Call(made[0].name, {k: v for k, v in made[0].arguments.items() if k != "watch_list"}))
+        searched = next((name for name in texts if name.endswith("issue__search")), "")
+        commented = any(call.name.endswith("issue__comment") for call in calls.values())
+        if commented and searched and results.is_empty(texts[searched]):
+            create = searched.removesuffix("search") + "create"
+            more.append(Call(create, {"project": "IT", "summary": made[0].arguments["short_description"]}))
+    return Reply(calls=tuple(more)) if more else None
 
 
 def _wish(messages: Sequence[Message], asked: int) -> str:

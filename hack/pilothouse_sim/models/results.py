@@ -42,6 +42,12 @@ def find_json(text: str) -> Any:
     return best
 
 
+def is_empty(content: str) -> bool:
+    """Whether a search went well and found nothing."""
+    value = find_json(content)
+    return isinstance(value, dict) and value.get("outcome") == "succeeded" and not list(_issues(value))
+
+
 def verb_of(name: str) -> str:
     """``jira__issue__create`` → ``create``."""
     return re.split(r"[_.\-]+", name)[-1].lower()

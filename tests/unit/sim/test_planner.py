@@ -205,3 +205,75 @@ def test_never_fails_on_odd_input(text: str, content: str) -> None:
 def test_never_fails_on_odd_results(value: object) -> None:
     for verb in PARAMETERS:
         answer(verb, {}, json.dumps(value))
+
+
+SYSTEM = Message("system", "The VPN is supplied by NetGuard.")
+STORY = "My VPN token is broken and my manager needs to know"
+ALL_TOOLS = [
+    *TOOLS,
+    Tool("okta__user__manager", frozenset({"user"})),
+    Tool("okta__factor__reset", frozenset({"user", "factor_id", "type"})),
+    Tool("servicenow__incident__create", frozenset({"short_description", "description", "category", "watch_list"})),
+    Tool("salesforce__account__search", frozenset({"name"})),
+]
+
+
+def test_the_story_is_one_plan_over_four_systems() -> None:
+    reply = planner.reply([SYSTEM, Message("user", STORY)], ALL_TOOLS)
+    assert [call.name for call in reply.calls] == [
+        "okta__user__manager",
+        "jira__issue__search",
+        "salesforce__account__search",
+        "servicenow__incident__create",
+        "okta__factor__reset",
+        "jira__issue__comment",
+    ]
+    arguments = [dict(call.arguments) for call in reply.calls]
+    assert arguments[2] == {"name": "NetGuard"}
+    assert arguments[3]["watch_list"] == ["{{s1.email}}"]
+    assert arguments[5]["key"] == "{{s2.issues[0].key}}"
+    assert "{{s4.number}}" in arguments[5]["body"]
+
+
+def test_a_function_that_is_not_offered_is_left_out_with_what_needs_it() -> None:
+    without = [tool for tool in ALL_TOOLS if "okta" not in tool.name]
+    reply = planner.reply([SYSTEM, Message("user", STORY)], without)
+    assert [call.name.split("__")[0] for call in reply.calls] == ["jira", "salesforce"]
+
+
+def test_the_story_is_planned_anew_once_where_it_can_not_be_done_as_thought() -> None:
+    first = planner.reply([SYSTEM, Message("user", STORY)], ALL_TOOLS)
+    calls = tuple((str(i), call) for i, call in enumerate(first.calls))
+    said = {
+        "servicenow__incident__create": '{"outcome":"refused","summary":"“” is not an e-mail address."}',
+        "jira__issue__search": '{"outcome":"succeeded","summary":"Found 0.","data":{"issues":[],"more":false}}',
+    }
+    told = [
+        Message("tool", said.get(call.name, '{"outcome":"succeeded","summary":"Done."}'), call_id=i)
+        for i, call in calls
+    ]
+    turn = [SYSTEM, Message("user", STORY), Message("assistant", "", calls), *told]
+    again = planner.reply(turn, ALL_TOOLS)
+    assert [call.name for call in again.calls] == ["servicenow__incident__create", "jira__issue__create"]
+    assert "watch_list" not in again.calls[0].arguments
+    more = tuple((f"b{i}", call) for i, call in enumerate(again.calls))
+    refused = [Message("tool", '{"outcome":"refused","summary":"It may not."}', call_id=i) for i, _ in more]
+    last = planner.reply([*turn, Message("assistant", "", more), *refused], ALL_TOOLS)
+    assert last.calls == ()
+    assert last.text.count("It may not.") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("Who is my manager?", "okta__user__manager", {}),
+        ("Reset my VPN token", "okta__factor__reset", {"type": "token:software:totp"}),
+        ("please reset my sms factor", "okta__factor__reset", {"type": "sms"}),
+        ("Open an incident: my screen flickers", "servicenow__incident__create",
+         {"short_description": "my screen flickers"}),
+        ("Who owns the account Globex?", "salesforce__account__search", {"name": "Globex"}),
+    ],
+)  # fmt: skip
+def test_wishes_of_other_systems(text: str, name: str, arguments: dict[str, Any]) -> None:
+    (call,) = planner.reply([SYSTEM, Message("user", text)], ALL_TOOLS).calls
+    assert (call.name, dict(call.arguments)) == (name, arguments)
