@@ -25,30 +25,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ProviderConfig(_Frozen):
-    name: str
-    type: Literal["OpenAI", "Anthropic"]
-    base_url: str | None = None
-    """None: the vendor's own address."""
-    api_key_file: str | None = None
-    """File under ``CONFIG_DIR``; None: the endpoint wants no key."""
-
-
-class TargetConfig(_Frozen):
-    provider: str
-    model: str
-    input_price_per_1k: Decimal = Decimal(0)
-    """USD per 1,000 tokens."""
-    output_price_per_1k: Decimal = Decimal(0)
-
-
-class RouteConfig(_Frozen):
-    providers: tuple[ProviderConfig, ...]
-    tiers: dict[Tier, tuple[TargetConfig, ...]]
-    default_tier: Tier
-    fallback: tuple[Tier, ...] = ()
-
-
 class BreakerConfig(_Frozen):
     window_type: Literal["Count", "Time"] = "Count"
     window: int = 20
@@ -62,6 +38,94 @@ class BreakerConfig(_Frozen):
     half_open_calls: int = 3
     half_open_seconds: float = 30
     """Half-open without a verdict goes back to open after this long."""
+
+
+class ModelTimeoutsConfig(_Frozen):
+    """Bounds of one streaming call, seconds."""
+
+    connect: float = 2.0
+    first_token: float = 15.0
+    between_tokens: float = 10.0
+    whole: float = 120.0
+
+
+class ProviderConfig(_Frozen):
+    name: str
+    type: Literal["OpenAI", "Anthropic"]
+    protocol: Literal["ChatCompletions", "Responses", "Messages"] | None = None
+    """None: ChatCompletions for OpenAI, Messages for Anthropic."""
+    base_url: str | None = None
+    """None: the vendor's own address."""
+    api_key_file: str | None = None
+    """File under ``CONFIG_DIR``; None: the endpoint wants no key."""
+    timeouts: ModelTimeoutsConfig = ModelTimeoutsConfig()
+    breaker: BreakerConfig = BreakerConfig(window=20, minimum_calls=5, open_seconds=15)
+
+
+class TargetConfig(_Frozen):
+    provider: str
+    model: str
+    input_price_per_1k: Decimal = Decimal(0)
+    """USD per 1,000 tokens."""
+    output_price_per_1k: Decimal = Decimal(0)
+    cached_input_price_per_1k: Decimal | None = None
+    """Of input tokens that the provider served from its prompt cache; None: the input price."""
+    priority: int = 0
+    """Lower is tried first; within one priority targets are dealt by ``weight``."""
+    weight: int = 1
+    context_tokens: int = 0
+    """The model's window, input and output; 0: not known."""
+    max_output_tokens: int = 4096
+    reasoning: Literal["", "low", "medium", "high"] = ""
+    """How much the model thinks before it answers; "": its own default, or none."""
+
+
+class RoutingRule(_Frozen):
+    """An operator's own word, before the strategy's: the first rule that matches decides."""
+
+    when: str
+    """A condition in a small subset of CEL, see ``core/routing_rules.py``: ``systems >= 3 || "finance" in groups``."""
+    tier: Tier
+
+
+class HedgeConfig(_Frozen):
+    """A second target is asked beside the first where that is slow."""
+
+    after_seconds: float
+    """Without a first token."""
+    budget_percent: float = 5
+    """Of a worker's calls that may be hedged."""
+
+
+class RouteConfig(_Frozen):
+    providers: tuple[ProviderConfig, ...]
+    tiers: dict[Tier, tuple[TargetConfig, ...]]
+    default_tier: Tier
+    fallback: tuple[Tier, ...] = ()
+    strategy: Literal["Complexity", "Embedding", "Fixed"] = "Complexity"
+    rules: tuple[RoutingRule, ...] = ()
+    examples_file: str = ""
+    """With strategy Embedding: file under ``CONFIG_DIR`` with labelled examples, JSON lines {"text", "tier"}."""
+    escalate: bool = True
+    """A plan that can't be carried out (unknown tools, wrong arguments) is made again, once, by the next tier."""
+    cache_seconds: float = 0
+    """How long the answer to an equal call may be used again; 0: never."""
+    hedge: HedgeConfig | None = None
+
+
+class LimitsConfig(_Frozen):
+    """What a tenant may use, of all its workers; 0 or None: no limit."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrent_runs: int = 64
+    daily_budget_micros: int | None = None
+    """Micro-dollars a day (UTC); above it nothing is begun."""
+    soft_budget_percent: int = 80
+    """Of the daily budget: above it the cheapest tier serves what it can, and operators are told."""
+    user_requests_per_minute: int = 0
+    """Of one user."""
+    user_tokens_per_minute: int = 0
 
 
 class ApprovalRule(_Frozen):
@@ -236,7 +300,9 @@ class WorkerConfig(_Frozen):
     public_url: str = ""
     """Where people reach the gateway, without a slash at its end; "": links to it can't be given."""
     short_term_ttl_seconds: int = 86400
+    limits: LimitsConfig = LimitsConfig()
     concurrent_runs: int = 64
+    """Of one worker: its own bound, beside ``limits.concurrent_runs`` of all."""
 
 
 def digest(files: Mapping[str, bytes]) -> str:

@@ -140,13 +140,40 @@ class Usage:
     output_tokens: int = 0
     cost_micros: int = 0
     """Micro-dollars (1 USD = 1,000,000)."""
+    cached_input_tokens: int = 0
+    """Of ``input_tokens``: served from the provider's prompt cache."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cost_micros + other.cost_micros,
+            self.cached_input_tokens + other.cached_input_tokens,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where a run stands when it asks a model: what routing, limits and the cache go by. No text of any tool in it."""
+
+    text: str
+    """The user's question."""
+    user_email: str = ""
+    groups: tuple[str, ...] = ()
+    earlier_turns: int = 0
+    """Messages of the conversation before the question."""
+    rounds: int = 0
+    """Rounds of tool calls made in this run; 0: the first plan."""
+    systems: tuple[str, ...] = ()
+    """Connectors whose tools the model is shown."""
+    effects: tuple[Effect, ...] = ()
+    """Of the tools that it is shown, each once."""
+    writes: int = 0
+    """Writes made or under way in this run."""
+    failed_calls: int = 0
+    """Calls of the last round that could not be made: unknown tools, arguments that don't fit."""
+    permissions: str = ""
+    """Hash of the user's permission set: the accounts that she has linked, and her groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +184,7 @@ class ModelRequest:
     tools: tuple[Tool, ...] = ()
     allow_tools: bool = True
     """False: the model must answer now; the tools only explain the earlier calls."""
+    situation: Situation | None = None
+    """What the router goes by; None: the default tier."""
+    response_schema: JsonObject | None = None
+    """JSON Schema that the text must fit (structured output); None: plain text."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import Message, ModelRequest
 from pilothouse_dataplane.models.answer import (
     Calls,
@@ -91,9 +92,9 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         answer = _Answer(self.name)
-        stream = self._client.post(self._url, self._headers, request_body(model, request), _is_last)
+        stream = self._client.post(self._url, self._headers, request_body(target.model, request), _is_last)
         async with aclosing(stream) as batches:
             async for batch in batches:
                 for data in batch:

@@ -7,8 +7,11 @@ Errors, and who must act::
     │  ├─ ModelTimeout          connect, first token, between tokens, or the whole
     │  ├─ ModelRateLimited      429; ``retry_after`` seconds where the provider said so
     │  └─ ModelNonsense         the model wrote without end; the endpoint is well, another try may do better
-    ├─ ModelDenied              401, 402, 403, 404: key, budget or model's name; the platform operator; another target
+    ├─ ModelDenied              401, 403, 404: key or model's name; the platform operator; another target
+    │  └─ ModelExhausted        the account's quota or credit is used up (402, or the vendors' 400s and 429s for it)
     ├─ ModelRejected            400, 413, 422: this request; another target may take it, the same one won't
+    │  └─ ModelOverflow         longer than the model's window: a target with a larger one
+    ├─ ModelLimited             the tenant's or the user's own limit; ``retry_after`` seconds; nothing was asked
     └─ ModelInterrupted         broke after text was shown; not tried again, since the user has read half of it
 """
 
@@ -18,6 +21,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import ModelRequest, ToolCall
 
 
@@ -50,8 +54,25 @@ class ModelDenied(ModelError):
     """The platform operator must act: key, budget or model's name."""
 
 
+class ModelExhausted(ModelDenied):
+    """Quota or credit is used up: its breaker opens at once, since the next call would fail in the same way."""
+
+
 class ModelRejected(ModelError):
     """The provider won't take this request."""
+
+
+class ModelOverflow(ModelRejected):
+    """The request is longer than the model's window."""
+
+
+class ModelLimited(ModelError):
+    """The tenant's or the user's limit is reached. No provider was asked."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds until it is worth asking again."""
 
 
 class ModelInterrupted(ModelError):
@@ -80,6 +101,8 @@ class ModelDone:
     output_tokens: int
     estimated: bool = False
     """The provider sent no usage: the tokens are a guess from characters."""
+    cached_input_tokens: int = 0
+    """Of ``input_tokens``: served from the provider's prompt cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +132,10 @@ class ModelTimeouts:
 class ModelProvider(Protocol):
     """One endpoint that serves models."""
 
-    def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Stream one answer: texts and tool calls, then exactly one ModelDone. Raises ModelError.
+
+        ``target`` names the model, its bound of output tokens and its reasoning.
 
         Cancelling it, or closing it, ends the request at once.
         """

@@ -153,7 +153,7 @@ class ModelGateway:
             return first if first is not None else self._clock() - began
 
         try:
-            async with aclosing(self._providers[target.provider].stream(target.model, request)) as events:
+            async with aclosing(self._providers[target.provider].stream(target, request)) as events:
                 async for event in events:
                     if first is None:
                         first = self._clock() - began

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
 from pilothouse_dataplane.models.answer import (
     Calls,
@@ -94,12 +95,12 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         calls = Calls(self.name)
         bound = TextBound(self.name)
         usage: dict[str, Any] = {}
         finished = False
-        stream = self._client.post(self._url, self._headers, request_body(model, request), _is_last)
+        stream = self._client.post(self._url, self._headers, request_body(target.model, request), _is_last)
         async with aclosing(stream) as batches:
             async for batch in batches:
                 for data in batch:

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
+from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.connectors.base import AccountNotLinked, CallContext, Credential, SecretText
 from pilothouse_dataplane.core.breaker import BreakerMode
 from pilothouse_dataplane.core.messages import (
@@ -46,7 +47,7 @@ class FakeModel:
         self.requests: list[ModelRequest] = []
         self.cancelled = 0
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         turn = self._turns[min(len(self.requests), len(self._turns) - 1)]
         self.requests.append(request)
         try:

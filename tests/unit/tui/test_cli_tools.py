@@ -21,7 +21,8 @@ from pilothouse_tui.errors import ConfigurationError
 
 RESET = agent_pb2.ToolDescription(
     name="okta.factor.reset", connector="okta", description="Reset a factor.\x1b[2J",
-    effect=agent_pb2.EFFECT_DESTRUCTIVE,    approver=agent_pb2.APPROVER_GROUP, group="it", parameters_json='{"type": "object"}',
+    effect=agent_pb2.EFFECT_DESTRUCTIVE,
+    approver=agent_pb2.APPROVER_GROUP, group="it", parameters_json='{"type": "object"}',
 )  # fmt: skip
 CREATE = agent_pb2.ToolDescription(
     name="jira.issue.create", connector="jira", effect=agent_pb2.EFFECT_WRITE, key_by="entity property"

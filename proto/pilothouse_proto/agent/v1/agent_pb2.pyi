@@ -848,20 +848,24 @@ class Usage(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     output_tokens: _builtins.int
     cost_micros: _builtins.int
     """Micro-dollars (1 USD = 1,000,000)."""
+    cached_input_tokens: _builtins.int
+    """Of input_tokens: served from the provider's prompt cache."""
     def __init__(
         self,
         *,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         cost_micros: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1013,6 +1017,7 @@ class GetStatusResponse(_message.Message):
     CONNECTORS_FIELD_NUMBER: _builtins.int
     CREDENTIALS_ERROR_FIELD_NUMBER: _builtins.int
     CREDENTIALS_UNTIL_FIELD_NUMBER: _builtins.int
+    ROUTE_PROBLEMS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     revision: _builtins.str
     config_hash: _builtins.str
@@ -1029,6 +1034,12 @@ class GetStatusResponse(_message.Message):
     def credentials_until(self) -> _timestamp_pb2.Timestamp:
         """While the store is away: when the first of the cached credentials ends."""
 
+    @_builtins.property
+    def route_problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the model route although it was loaded (a price is missing, a key has a newline, a provider
+        refuses the key), a sentence each.
+        """
+
     def __init__(
         self,
         *,
@@ -1041,10 +1052,11 @@ class GetStatusResponse(_message.Message):
         connectors: _abc.Iterable[Global___ConnectorStatus] | None = ...,
         credentials_error: _builtins.str = ...,
         credentials_until: _timestamp_pb2.Timestamp | None = ...,
+        route_problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials_until", b"credentials_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "config_error", b"config_error", "config_hash", b"config_hash", "connectors", b"connectors", "credentials_error", b"credentials_error", "credentials_until", b"credentials_until", "draining", b"draining", "revision", b"revision", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "config_error", b"config_error", "config_hash", b"config_hash", "connectors", b"connectors", "credentials_error", b"credentials_error", "credentials_until", b"credentials_until", "draining", b"draining", "revision", b"revision", "route_problems", b"route_problems", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

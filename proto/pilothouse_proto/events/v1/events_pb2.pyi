@@ -252,10 +252,28 @@ class ModelCalled(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    ABORTED_FIELD_NUMBER: _builtins.int
+    ESCALATED_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     model: _builtins.str
     tier: _builtins.str
     duration_ms: _builtins.int
+    reason: _builtins.str
+    """Why this tier: the strategy or rule and what it went by, a few words."""
+    cached: _builtins.bool
+    """The answer is an earlier one's: it cost nothing; usage is what it would have cost."""
+    fallback: _builtins.str
+    """Another target failed, or was passed over, before this one; why, a few words."""
+    aborted: _builtins.bool
+    """The stream was cut off (by the user, a deadline, a broken connection); usage is what was received until then."""
+    escalated: _builtins.bool
+    """Of a cheaper tier's plan that could not be carried out."""
+    first_token_ms: _builtins.int
+    """Milliseconds to the first token."""
     @_builtins.property
     def usage(self) -> _agent_pb2.Usage: ...
     def __init__(
@@ -266,10 +284,16 @@ class ModelCalled(_message.Message):
         tier: _builtins.str = ...,
         usage: _agent_pb2.Usage | None = ...,
         duration_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        cached: _builtins.bool = ...,
+        fallback: _builtins.str = ...,
+        aborted: _builtins.bool = ...,
+        escalated: _builtins.bool = ...,
+        first_token_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "model", b"model", "provider", b"provider", "tier", b"tier", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "cached", b"cached", "duration_ms", b"duration_ms", "escalated", b"escalated", "fallback", b"fallback", "first_token_ms", b"first_token_ms", "model", b"model", "provider", b"provider", "reason", b"reason", "tier", b"tier", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

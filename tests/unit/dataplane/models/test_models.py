@@ -35,6 +35,7 @@ from pilothouse_dataplane.models.openai import OpenAIProvider
 from pilothouse_dataplane.models.openai import request_body as openai_body
 from pilothouse_testing.fakes import ECHO, FakeModel
 
+TARGET = TargetConfig(provider="p", model="m")
 REQUEST = ModelRequest((Message("system", "Be brief."), Message("user", "hello")), (ECHO,))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -103,7 +104,7 @@ async def test_openai_streams_text_and_tool_calls_in_pieces() -> None:
     async with serving("/v1/chat/completions", remember) as url:
         provider = OpenAIProvider("local", f"{url}/v1", "k")
         for _ in range(2):
-            assert await collect(provider.stream("m", REQUEST)) == [
+            assert await collect(provider.stream(TARGET, REQUEST)) == [
                 ModelText("Let "),
                 ModelText("me see."),
                 ModelToolCall(ToolCall("a", "fake__thing__read", '{"name": "x"}')),
@@ -125,7 +126,7 @@ async def test_statuses(status: int, error: type[ModelError]) -> None:
     async with serving("/chat/completions", refuse) as url:
         provider = OpenAIProvider("local", url, None)
         with pytest.raises(error) as raised:
-            await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
     assert ("redirects" if status == 302 else "Because.") in str(raised.value)
     if isinstance(raised.value, ModelRateLimited):
@@ -137,16 +138,16 @@ async def test_a_stream_that_breaks_stalls_or_isnt_there() -> None:
     async with serving("/chat/completions", events(chunk({"content": "a"}))) as url:
         provider = OpenAIProvider("local", url, None, timeouts)
         with pytest.raises(ModelUnavailable, match="broke off"):
-            await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
     async with serving("/chat/completions", events(chunk({"content": "a"}), chunk({}), pause=0.5)) as url:
         provider = OpenAIProvider("local", url, None, timeouts)
         with pytest.raises(ModelTimeout):
-            await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
     provider = OpenAIProvider("local", url, None, timeouts)  # nobody listens there any more
     with pytest.raises(ModelUnavailable, match="can't be reached"):
-        await collect(provider.stream("m", REQUEST))
+        await collect(provider.stream(TARGET, REQUEST))
     await provider.aclose()
 
 
@@ -156,7 +157,7 @@ async def test_time_that_the_reader_takes_is_not_the_providers() -> None:
     async with serving("/chat/completions", events(*chunks, pause=0.6)) as url:
         provider = OpenAIProvider("local", url, None, timeouts)
         got = []
-        async for event in provider.stream("m", REQUEST):
+        async for event in provider.stream(TARGET, REQUEST):
             got.append(event)
             await asyncio.sleep(0.35)
         await provider.aclose()
@@ -177,7 +178,7 @@ async def test_anthropic_streams_text_and_tools() -> None:
     )
     async with serving("/v1/messages", handle) as url:
         provider = AnthropicProvider("anthropic", url, "k")
-        assert await collect(provider.stream("m", REQUEST)) == [
+        assert await collect(provider.stream(TARGET, REQUEST)) == [
             ModelText("Hm."),
             ModelToolCall(ToolCall("t", "x", '{"a":1}')),
             ModelDone(7, 9),
@@ -211,7 +212,7 @@ async def test_a_call_is_handed_out_as_soon_as_its_arguments_are_whole() -> None
     ):
         async with serving(path, handle) as url:
             provider = make("local", url, None)
-            async with asyncio.timeout(2), aclosing(provider.stream("m", REQUEST)) as stream:
+            async with asyncio.timeout(2), aclosing(provider.stream(TARGET, REQUEST)) as stream:
                 assert await anext(stream) == ModelToolCall(ToolCall("a", "x", '{"name": "}"}'))
             await provider.aclose()
             more.set()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import Lookup, ModelRequest, Outcome, ToolResult
 from pilothouse_dataplane.ledger.base import Finished, RunKey, RunStatus
 from pilothouse_dataplane.models.base import ModelEvent
@@ -23,11 +24,11 @@ from pilothouse_testing.runs import EMPLOYEE, FakeTenant, fake_connector, worker
 class WiseModel(FakeModel):
     """Plays the turn that follows from what it is shown, as a model would that is asked a second time."""
 
-    async def stream(self, model: str, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         played = sum(bool(message.tool_calls) for message in request.messages)
         turn = FakeModel(self._turns[min(played, len(self._turns) - 1)])
         self.requests.append(request)
-        async for event in turn.stream(model, request):
+        async for event in turn.stream(target, request):
             yield event
 
 
