@@ -14,7 +14,7 @@ from pilothouse_dataplane.core.report import step_title
         ("servicenow.approval.decide", "ServiceNow: decide on approval"),
         ("jira.project.issue_types", "Jira: list what can be created in project"),
         ("jira.issue.comment", "Jira: comment on issue"),
-        ("okta.factor.reset_all", "Okta: reset all factor"),
+        ("okta.factor.reset_all", "Okta: reset every factor"),
         ("jira", "Jira"),
     ],
 )
