@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import orjson
@@ -234,7 +235,10 @@ class JsonClient:
                 return JsonResponse(response.status, None, after, response.headers)
             raise self._unreadable(f"{response.content_type[:60]} instead of JSON")
         try:
-            return JsonResponse(response.status, orjson.loads(raw), after, response.headers)
+            body = orjson.loads(raw)
+            if b"\\" in raw:  # a character may be written as an escape, which only reading undoes
+                body = hidden(body, token)
+            return JsonResponse(response.status, body, after, response.headers)
         except orjson.JSONDecodeError as error:  # not JSON, not UTF-8, or nested too deep
             if response.status >= 400:
                 return JsonResponse(response.status, None, after, response.headers)
@@ -249,8 +253,47 @@ class JsonClient:
 
 def _without(raw: bytearray, token: SecretText | None) -> bytearray:
     """The answer without the token: a system that repeats what it was sent would bring it before a model."""
-    secret = token.reveal().encode() if token is not None else b""
-    return raw.replace(secret, _HIDDEN) if len(secret) >= _SECRET_BYTES and secret in raw else raw
+    for secret in _forms(token):
+        if secret in raw:
+            raw = raw.replace(secret, _HIDDEN)
+    return raw
+
+
+def hidden(value: Any, token: SecretText | None) -> Any:
+    """What was read of an answer, without the token."""
+    secrets = [secret.decode() for secret in _forms(token)]
+    if not secrets:
+        return value
+    try:  # writing it anew takes a tenth of the time of walking through it
+        written = orjson.dumps(value)
+    except TypeError:  # numbers over 64 bits, very deep nesting
+        written = b""
+    if written and not any(orjson.dumps(secret)[1:-1] in written for secret in secrets):
+        return value
+    try:
+        return _replaced(value, secrets)
+    except RecursionError:
+        return _HIDDEN.decode()
+
+
+def _replaced(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _HIDDEN.decode())
+        return value
+    if isinstance(value, list):
+        return [_replaced(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {_replaced(key, secrets): _replaced(item, secrets) for key, item in value.items()}
+    return value
+
+
+def _forms(token: SecretText | None) -> tuple[bytes, ...]:
+    """The token as it is, and as it is quoted in a URL."""
+    secret = token.reveal() if token is not None else ""
+    if len(secret) < _SECRET_BYTES:
+        return ()
+    return tuple({text.encode() for text in (secret, quote(secret, safe=""))})
 
 
 def _why(error: aiohttp.ClientSSLError) -> str:

@@ -30,7 +30,7 @@ from pilothouse_api.workerconfig import ConnectorConfig
 from pilothouse_dataplane.connectors.base import CallContext, ConnectorError, Refused, SecretText, SystemUnavailable
 from pilothouse_dataplane.connectors.dialect import error_of
 from pilothouse_dataplane.connectors.foreign_schema import SchemaReader, line
-from pilothouse_dataplane.connectors.http import JsonClient, JsonResponse
+from pilothouse_dataplane.connectors.http import JsonClient, JsonResponse, hidden
 from pilothouse_dataplane.connectors.mcp.transport import GuardedTransport, TooLarge
 from pilothouse_dataplane.connectors.shape import text
 from pilothouse_dataplane.core.messages import Citation, Effect, Outcome, Tool, ToolResult
@@ -69,7 +69,9 @@ class MCPConnector:
                 page = await client.list_tools(cursor=cursor, cache_mode="bypass")
                 for listed in page.tools:
                     if len(tools) < _MAX_TOOLS:
-                        tool = self._tool(listed.name, listed.title, listed.description, listed.input_schema)
+                        said = [listed.title, listed.description, listed.input_schema]
+                        title, description, schema = hidden(said, token)
+                        tool = self._tool(listed.name, title, description, schema)
                         tools.setdefault(tool.name, (tool, listed.name))
                 cursor = page.next_cursor
                 if not cursor:
@@ -98,14 +100,15 @@ class MCPConnector:
         async with self._client(context.token, may_act=True) as client:
             result = await client.call_tool(name, dict(arguments), meta=cast(RequestParamsMeta, {_KEY: context.key}))
         content = result.structured_content if result.structured_content is not None else _text_of(result.content)
+        content = hidden(content, context.token)
         if result.is_error:
-            said = content if isinstance(content, str) else _text_of(result.content)
+            said = content if isinstance(content, str) else hidden(_text_of(result.content), context.token)
             raise Refused(f"{self._http.system} refused this: “{line(said)}”.")
         return ToolResult(
             Outcome.SUCCEEDED,
             f"{self._http.system}: {line(tool.description)[:120].rstrip('.')} — done.",
             content,
-            _links(result.content),
+            _links(result.content, context.token),
         )
 
     async def find_by_key(self, tool: Tool, arguments: Mapping[str, Any], context: CallContext) -> ToolResult | None:
@@ -138,9 +141,11 @@ class MCPConnector:
                 raise error from None
             if not isinstance(error, (MCPError, httpx2.HTTPError, TimeoutError, ValidationError, RuntimeError)):
                 raise
-            raise self._told(error, transport, may_act) from error
+            raise self._told(error, transport, token, may_act) from error
 
-    def _told(self, error: BaseException, transport: GuardedTransport, may_act: bool) -> ConnectorError:
+    def _told(
+        self, error: BaseException, transport: GuardedTransport, token: SecretText | None, may_act: bool
+    ) -> ConnectorError:
         system, acted = self._http.system, may_act and transport.sent
         if transport.refused:
             said = JsonResponse(transport.refused, None, transport.retry_after)
@@ -150,9 +155,10 @@ class MCPConnector:
         if isinstance(error, TooLarge):
             return SystemUnavailable(f"{system} sent more than is read.", may_have_acted=acted, lasting=True)
         if isinstance(error, MCPError):
+            words = line(hidden(error.message, token))
             if error.code in _BAD_ARGUMENTS:
-                return Refused(f"{system} did not accept this: “{line(error.message)}”.")
-            return SystemUnavailable(f"{system} failed: “{line(error.message)}”.", may_have_acted=acted)
+                return Refused(f"{system} did not accept this: “{words}”.")
+            return SystemUnavailable(f"{system} failed: “{words}”.", may_have_acted=acted)
         if isinstance(error, httpx2.ConnectError):
             return SystemUnavailable(f"{system} can't be reached.", may_have_acted=False)
         return SystemUnavailable(f"{system} sent an answer that can't be read.", may_have_acted=acted)
@@ -179,11 +185,12 @@ def _text_of(content: object) -> str:
     return "\n".join(parts)[:_MAX_TEXT]
 
 
-def _links(content: object) -> tuple[Citation, ...]:
+def _links(content: object, token: SecretText | None) -> tuple[Citation, ...]:
     found = []
     for block in content if isinstance(content, list) else ():
         if getattr(block, "type", "") == "resource_link":
-            uri = str(block.uri)
+            uri = hidden(str(block.uri), token)
             if uri.startswith(("https://", "http://")) and len(uri) < 2000:
-                found.append(Citation(text(getattr(block, "title", "") or getattr(block, "name", "") or uri, 120), uri))
+                title = hidden(getattr(block, "title", "") or getattr(block, "name", "") or uri, token)
+                found.append(Citation(text(title, 120), uri))
     return tuple(found[:5])

@@ -135,6 +135,29 @@ async def test_tools_are_learnt_and_called_as_the_user(json_response: bool, stat
     assert "Bearer erin" in str(who[0])
 
 
+async def test_a_token_that_a_server_repeats_reaches_no_model() -> None:
+    token = "a-token-of-erin-that-is-long"
+    made = server()
+
+    @made.tool()
+    def refuse(context: Context[Any, Any]) -> str:
+        """Refuses."""
+        raise ToolError(f"not with {(context.headers or {})['authorization']}")
+
+    async with serving(made.streamable_http_app()) as url:
+        here = connector(url)
+        await here.discover(None)
+        tools = {tool.name: tool for tool in here.describe_tools()}
+        result = await here.call(tools["notes.whoami"], {}, me(token))
+        with pytest.raises(Refused) as refused:
+            await here.call(tools["notes.refuse"], {}, me(token))
+        await here.aclose()
+    assert token not in repr(result)
+    assert "Bearer …" in repr(result)
+    assert token not in str(refused.value)
+    assert "not with Bearer …" in str(refused.value)
+
+
 async def test_what_a_server_says_of_itself_lowers_no_guard() -> None:
     async with serving(server().streamable_http_app()) as url:
         made = connector(url)
