@@ -2,7 +2,7 @@
 
 ::
 
-             a rate is reached                          open_seconds passed and a call asks
+             a rate is reached, or trip                 open_seconds passed and a call asks
     CLOSED ─────────────────────▶ OPEN ────────────────────────────────────────────▶ HALF_OPEN
        ▲                           ▲     a rate reached, or no verdict in its time      │  │
        │                           └────────────────────────────────────────────────────┘  │
@@ -306,6 +306,11 @@ class Breaker:
             self._enter(BreakerState.OPEN, now, Cause.RESULTS, rates)
         elif self.state is BreakerState.HALF_OPEN:
             self._enter(BreakerState.CLOSED, now, Cause.RESULTS, rates)
+
+    def trip(self, permit: Permit, now: float) -> None:
+        """The permitted call came back with proof that the next ones would fail in the same way: open at once."""
+        if self._take_back(permit, now) and self.state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+            self._enter(BreakerState.OPEN, now, Cause.RESULTS, Rates.of(1, 1, 0))
 
     def release(self, permit: Permit, now: float) -> None:
         """The call says nothing about the system (it was cancelled, or the user may not): give the permit back."""

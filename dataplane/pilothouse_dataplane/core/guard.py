@@ -104,6 +104,12 @@ class Guard:
         self._breaker.record(permit, failed=True, seconds=seconds, now=self._clock())
         self._tell(generation, reason if self.state is BreakerState.OPEN else "")
 
+    def exhausted(self, permit: Permit, reason: str) -> None:
+        """The system takes no more calls for now (a quota is used up): open at once, whatever the rate."""
+        generation = self._breaker.generation
+        self._breaker.trip(permit, self._clock())
+        self._tell(generation, reason if self.state is BreakerState.OPEN else "")
+
     def ignored(self, permit: Permit) -> None:
         """The call was cancelled or refused for the user's sake: no verdict."""
         generation = self._breaker.generation

@@ -115,6 +115,21 @@ def test_only_the_calls_in_the_window_count() -> None:
     assert time.rates(1000) == Rates()
 
 
+def test_one_call_with_proof_opens_it_at_once_but_not_one_of_an_earlier_state() -> None:
+    breaker = Breaker(SETTINGS)
+    old, permit = breaker.try_acquire(0), breaker.try_acquire(0)
+    assert old is not None
+    assert permit is not None
+    breaker.trip(permit, 1)
+    assert (breaker.state, breaker.since, breaker.decided_by) == (BreakerState.OPEN, 1, Rates(1, 100.0, 0.0))
+    breaker.trip(old, 2)
+    assert breaker.since == 1
+    probe = breaker.try_acquire(11)
+    assert probe is not None
+    breaker.trip(probe, 12)
+    assert (breaker.state, breaker.since) == (BreakerState.OPEN, 12)
+
+
 @dataclass
 class _Model:
     """What is known of every call ever made: state's epoch, time, failed, slow. Nothing is kept in sum."""
@@ -228,6 +243,16 @@ class AgainstTheModel(RuleBasedStateMachine):
             permit, epoch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
             self.breaker.record(permit, failed=failed, seconds=seconds, now=self.now)
             self.model.came_back(epoch, self.now, failed, 0 < self.settings.slow_call_seconds < seconds)
+            self.given_back.append(permit)
+
+    @rule()
+    def trip(self) -> None:
+        if self.held:
+            permit, epoch = self.held.pop(0)
+            self.breaker.trip(permit, self.now)
+            self.model.pass_time(self.now)
+            if epoch == self.model.epoch and self.model.state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+                self.model.go(BreakerState.OPEN, self.now)
             self.given_back.append(permit)
 
     @rule()

@@ -108,3 +108,13 @@ def test_a_guard_that_a_reload_replaced_no_longer_speaks_for_its_name() -> None:
     world.registry.get("connector/jira", BreakerSettings())
     world.fail(2)
     assert sharer.told == [("created", BreakerState.CLOSED)] * 2
+
+
+def test_a_quota_that_is_used_up_opens_it_at_once_and_every_worker_hears_why() -> None:
+    world, sharer = World(), Sharer()
+    world.registry.attach(sharer)
+    permit = world.guard.try_acquire()
+    assert permit is not None
+    world.guard.exhausted(permit, "The credit is used up.")
+    assert world.told()[-1] == (BreakerState.OPEN, 100.0, "The credit is used up.", "")
+    assert sharer.told[-1] == ("changed", BreakerState.OPEN)
