@@ -4,6 +4,7 @@ Errors, and who must act::
 
     ModelError                  message is a sentence for the user; it holds no key and no prompt
     ├─ ModelUnavailable         no connection, 5xx, the stream broke; retry or another target
+    │  ├─ ModelUnreachable      no connection: nothing was sent, so nothing is charged
     │  ├─ ModelTimeout          connect, first token, between tokens, or the whole
     │  ├─ ModelRateLimited      429; ``retry_after`` seconds where the provider said so
     │  └─ ModelNonsense         the model wrote without end; the endpoint is well, another try may do better
@@ -11,8 +12,9 @@ Errors, and who must act::
     │  └─ ModelExhausted        the account's quota or credit is used up (402, or the vendors' 400s and 429s for it)
     ├─ ModelRejected            400, 413, 422: this request; another target may take it, the same one won't
     │  └─ ModelOverflow         longer than the model's window: a target with a larger one
+    ├─ ModelOverBudget          what one request may cost is spent, or the next target's price goes beyond it
     ├─ ModelLimited             the tenant's or the user's own limit; ``retry_after`` seconds; nothing was asked
-    └─ ModelInterrupted         broke after text was shown; not tried again, since the user has read half of it
+    └─ ModelInterrupted         broke after text was shown, and no other target could answer
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ class ModelError(Exception):
 
 class ModelUnavailable(ModelError):
     """Try again, or another target."""
+
+
+class ModelUnreachable(ModelUnavailable):
+    """No connection was made, so nothing was sent."""
 
 
 class ModelTimeout(ModelUnavailable):
@@ -75,8 +81,12 @@ class ModelLimited(ModelError):
         """Seconds until it is worth asking again."""
 
 
+class ModelOverBudget(ModelError):
+    """The run's budget does not reach for another try."""
+
+
 class ModelInterrupted(ModelError):
-    """The stream broke after text had been shown."""
+    """The stream broke after text had been shown, and no other target could answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +117,13 @@ class ModelDone:
 
 @dataclass(frozen=True, slots=True)
 class ModelRestarted:
-    """The target failed after it had handed out calls, and another is asked: what came before is void.
+    """The target failed after it had handed out calls or text, and another is asked: what came before is void.
 
-    Only the model gateway sends it, and never after text.
+    Only the model gateway sends it, right before the other target's first event.
     """
+
+    after_text: bool = False
+    """The user has read a part of the void answer: she must be told that it begins anew."""
 
 
 ModelEvent = ModelText | ModelToolCall | ModelRestarted | ModelDone
