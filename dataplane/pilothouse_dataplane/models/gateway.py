@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 
 from pilothouse_api.workerconfig import RouteConfig, TargetConfig, Tier
 from pilothouse_dataplane.core.breaker import BreakerSettings
 from pilothouse_dataplane.core.guard import GuardRegistry
-from pilothouse_dataplane.core.messages import ModelRequest, Usage
+from pilothouse_dataplane.core.messages import ModelRequest
 from pilothouse_dataplane.core.retry import Backoff, wait_before_retry
 from pilothouse_dataplane.models.base import (
     ModelDone,
@@ -33,26 +31,10 @@ from pilothouse_dataplane.models.base import (
     ModelToolCall,
     ModelUnavailable,
 )
+from pilothouse_dataplane.models.cost import ModelCallRecord, usage_of
 
 _PROVIDER_BREAKER = BreakerSettings(window=20, minimum_calls=5, failure_rate_percent=50, open_seconds=15)
 _BACKOFF = Backoff(attempts=2, base_seconds=0.2, retry_after_cap_seconds=2.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCallRecord:
-    """One finished call, for events and costs."""
-
-    provider: str
-    model: str
-    tier: Tier
-    usage: Usage
-    duration_seconds: float
-
-
-def cost_micros(target: TargetConfig, input_tokens: int, output_tokens: int) -> int:
-    """Micro-dollars of a call, rounded half up once, after the sum."""
-    price = target.input_price_per_1k * input_tokens + target.output_price_per_1k * output_tokens
-    return int((price * 1000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
 class ModelGateway:
@@ -160,8 +142,7 @@ class ModelGateway:
                     if isinstance(event, ModelDone):
                         verdict = True
                         guard.succeeded(permit, seconds=seconds())
-                        cost = cost_micros(target, event.input_tokens, event.output_tokens)
-                        usage = Usage(event.input_tokens, event.output_tokens, cost)
+                        usage = usage_of(target, event.input_tokens, event.output_tokens, event.cached_input_tokens)
                         on_call(ModelCallRecord(target.provider, target.model, tier, usage, self._clock() - began))
                     yield event
         except ModelRejected:

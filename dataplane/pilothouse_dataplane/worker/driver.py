@@ -34,7 +34,7 @@ from pilothouse_dataplane.ledger.base import (
     Finished,
     LedgerUnavailable,
 )
-from pilothouse_dataplane.models.gateway import ModelCallRecord
+from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker import problems
 from pilothouse_dataplane.worker.approvals import Approvals

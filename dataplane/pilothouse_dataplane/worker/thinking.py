@@ -17,7 +17,8 @@ from pilothouse_dataplane.models.base import (
     ModelText,
     ModelToolCall,
 )
-from pilothouse_dataplane.models.gateway import ModelCallRecord, ModelGateway
+from pilothouse_dataplane.models.cost import ModelCallRecord
+from pilothouse_dataplane.models.gateway import ModelGateway
 
 _log = structlog.get_logger()
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from pilothouse_api.workerconfig import WorkerConfig
 from pilothouse_dataplane.core.state import Step
 from pilothouse_dataplane.ledger.base import NewRun
-from pilothouse_dataplane.models.gateway import ModelCallRecord
+from pilothouse_dataplane.models.cost import ModelCallRecord
 
 CONVENTIONS = "1.42.0"
 """The one version of the GenAI semantic conventions whose names stand below."""

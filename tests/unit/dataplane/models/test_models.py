@@ -30,7 +30,8 @@ from pilothouse_dataplane.models.base import (
     ModelToolCall,
     ModelUnavailable,
 )
-from pilothouse_dataplane.models.gateway import ModelCallRecord, ModelGateway, cost_micros
+from pilothouse_dataplane.models.cost import ModelCallRecord, cost_micros
+from pilothouse_dataplane.models.gateway import ModelGateway
 from pilothouse_dataplane.models.openai import OpenAIProvider
 from pilothouse_dataplane.models.openai import request_body as openai_body
 from pilothouse_testing.fakes import ECHO, FakeModel
