@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pilothouse_api.egress import EgressRule
-from pilothouse_api.workerconfig import ConnectorConfig
+from pilothouse_api.workerconfig import ConnectorConfig, TargetConfig
 from pilothouse_dataplane.connectors.base import CallContext, Credential, SecretText
 from pilothouse_dataplane.connectors.factory import make_connector
 from pilothouse_dataplane.connectors.toolset import CallReport, Toolset
@@ -51,6 +51,7 @@ from pilothouse_sim.jira.app import make_app
 from pilothouse_testing.fakes import ECHO
 from pilothouse_testing.servers import Answer, raw_http
 
+TARGET = TargetConfig(provider="p", model="m")
 REQUEST = ModelRequest((Message("user", "hello"),), (ECHO,))
 TIMEOUTS = ModelTimeouts(connect=0.5, first_token=0.6, between_tokens=0.3, whole=1.5)
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -183,9 +184,9 @@ async def test_a_model_server_that_sends_nonsense(
         provider = OpenAIProvider("local", server.url, "k", TIMEOUTS)
         began = time.monotonic()
         with pytest.raises(error, match=said):
-            await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
         assert time.monotonic() - began < seconds + 3
-        assert ModelText("good") in await collect(provider.stream("m", REQUEST))
+        assert ModelText("good") in await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
 
 
@@ -210,7 +211,7 @@ async def test_a_model_server_that_sends_nonsense(
 async def test_shapes_that_the_protocol_does_not_know_read_as_absent(events: list[Any], calls: list[str]) -> None:
     async with raw_http(sends(STREAM + b"".join(map(data, events)) + END)) as server:
         provider = OpenAIProvider("local", server.url, None, TIMEOUTS)
-        got = await collect(provider.stream("m", REQUEST))
+        got = await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
     assert [event.call.arguments for event in got if isinstance(event, ModelToolCall)] == calls
     done = got[-1]
@@ -240,8 +241,8 @@ async def test_anthropics_protocol_is_no_more_trusted(body: bytes, error: type[M
     async with raw_http(sends(STREAM + body), ANTHROPIC_GOOD) as server:
         provider = AnthropicProvider("local", server.url, "k", TIMEOUTS)
         with pytest.raises(error, match=said):
-            await collect(provider.stream("m", REQUEST))
-        assert ModelText("good") in await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
+        assert ModelText("good") in await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
 
 
@@ -250,7 +251,7 @@ async def test_text_without_end_takes_bounded_memory() -> None:
         provider = OpenAIProvider("local", server.url, None, ModelTimeouts())
         async with peak_memory(12):
             with pytest.raises(ModelNonsense):
-                await collect(provider.stream("m", REQUEST))
+                await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
 
 
@@ -258,7 +259,7 @@ async def test_text_without_end_takes_bounded_memory() -> None:
 async def test_cancelling_closes_the_models_connection_at_once(answer: Answer) -> None:
     async with raw_http(answer) as server:
         provider = OpenAIProvider("local", server.url, None, ModelTimeouts())
-        task = asyncio.create_task(collect(provider.stream("m", REQUEST)))
+        task = asyncio.create_task(collect(provider.stream(TARGET, REQUEST)))
         await asyncio.sleep(0.1)
         task.cancel()
         async with asyncio.timeout(0.2):
@@ -297,7 +298,7 @@ async def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     async with raw_http(GOOD, tls=self_signed(tmp_path)) as server:
         provider = OpenAIProvider("local", server.url, "k", TIMEOUTS)
         with pytest.raises(ModelUnavailable, match="a platform operator must correct it"):
-            await collect(provider.stream("m", REQUEST))
+            await collect(provider.stream(TARGET, REQUEST))
         await provider.aclose()
         async with jira(server.url, attempts=3) as get:
             report = await get()

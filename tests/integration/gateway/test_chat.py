@@ -30,7 +30,8 @@ async def test_an_answer_streams_as_the_contract_says(start: Start) -> None:
         assert [e["sequence"] for e in events] == [1, 2, 3, 4, 5, 6]
         assert len({e["run_id"] for e in events}) == 1
         assert events[3]["outcome"] == "STEP_OUTCOME_SUCCEEDED"
-        assert events[-1]["usage"] == {"input_tokens": 3, "output_tokens": 4, "cost_micros": 5}
+        usage = {"input_tokens": 3, "output_tokens": 4, "cost_micros": 5, "cached_input_tokens": 0}
+        assert events[-1]["usage"] == usage
         assert (await chat.ask("more"))[-1]["type"] == "final"  # at once: the session is free before final is sent
     assert agent.asks[0].user.subject == "acme|ana"
     assert agent.asks[0].session_id == agent.asks[1].session_id == ready["session_id"]
