@@ -239,6 +239,30 @@ BREAKER_MODE_FORCED_OPEN: BreakerMode.ValueType  # 2
 BREAKER_MODE_DISABLED: BreakerMode.ValueType  # 3
 Global___BreakerMode: _TypeAlias = BreakerMode  # noqa: Y015
 
+class _CostBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CostByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COST_BY_UNSPECIFIED: _CostBy.ValueType  # 0
+    COST_BY_USER: _CostBy.ValueType  # 1
+    COST_BY_TIER: _CostBy.ValueType  # 2
+    COST_BY_PROVIDER: _CostBy.ValueType  # 3
+    COST_BY_MODEL: _CostBy.ValueType  # 4
+    COST_BY_REVISION: _CostBy.ValueType  # 5
+
+class CostBy(_CostBy, metaclass=_CostByEnumTypeWrapper):
+    """What a sum is taken by."""
+
+COST_BY_UNSPECIFIED: CostBy.ValueType  # 0
+COST_BY_USER: CostBy.ValueType  # 1
+COST_BY_TIER: CostBy.ValueType  # 2
+COST_BY_PROVIDER: CostBy.ValueType  # 3
+COST_BY_MODEL: CostBy.ValueType  # 4
+COST_BY_REVISION: CostBy.ValueType  # 5
+Global___CostBy: _TypeAlias = CostBy  # noqa: Y015
+
 @_typing.final
 class User(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1871,3 +1895,141 @@ class SetBreakerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetBreakerResponse: _TypeAlias = SetBreakerResponse  # noqa: Y015
+
+@_typing.final
+class CostSum(_message.Message):
+    """Model calls that have the same values where the sum was taken by them; the other names are empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    CACHED_CALLS_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    ABORTED_FIELD_NUMBER: _builtins.int
+    ESCALATED_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    SAVED_MICROS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """E-mail of the asking user."""
+    tier: _builtins.str
+    provider: _builtins.str
+    model: _builtins.str
+    revision: _builtins.str
+    calls: _builtins.int
+    """Calls that reached a provider."""
+    cached_calls: _builtins.int
+    """Answers that were used again instead of a call."""
+    fallbacks: _builtins.int
+    """Calls that came after another target had failed."""
+    aborted: _builtins.int
+    escalated: _builtins.int
+    input_tokens: _builtins.int
+    output_tokens: _builtins.int
+    cached_input_tokens: _builtins.int
+    """Of input_tokens: served from the provider's prompt cache."""
+    cost_micros: _builtins.int
+    """Micro-dollars (1 USD = 1,000,000)."""
+    saved_micros: _builtins.int
+    """Micro-dollars that the cached answers would have cost."""
+    runs: _builtins.int
+    """Runs that made any of the calls."""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        cached_calls: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        aborted: _builtins.int = ...,
+        escalated: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        saved_micros: _builtins.int = ...,
+        runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "cached_calls", b"cached_calls", "cached_input_tokens", b"cached_input_tokens", "calls", b"calls", "cost_micros", b"cost_micros", "escalated", b"escalated", "fallbacks", b"fallbacks", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "revision", b"revision", "runs", b"runs", "saved_micros", b"saved_micros", "tier", b"tier", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostSum: _TypeAlias = CostSum  # noqa: Y015
+
+@_typing.final
+class ListCostsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    day: _builtins.str
+    """Of UTC, such as 2026-11-22; empty: today."""
+    limit: _builtins.int
+    """At most this many sums, the dearest first; 0 stands for 1,000."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[Global___CostBy.ValueType]:
+        """None: one sum of all."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only calls up to this moment, inclusive; unset: all of the day."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        day: _builtins.str = ...,
+        by: _abc.Iterable[Global___CostBy.ValueType] | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "day", b"day", "limit", b"limit", "tenant", b"tenant", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsRequest: _TypeAlias = ListCostsRequest  # noqa: Y015
+
+@_typing.final
+class ListCostsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostSum]:
+        """The dearest first."""
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        sums: _abc.Iterable[Global___CostSum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsResponse: _TypeAlias = ListCostsResponse  # noqa: Y015

@@ -100,6 +100,11 @@ class AgentStub:
                 request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.FromString,
                 _registered_method=True)
+        self.ListCosts = channel.unary_unary(
+                '/pilothouse.agent.v1.Agent/ListCosts',
+                request_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -198,6 +203,13 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCosts(self, request, context):
+        """ListCosts sums the tenant's model calls of one day, as the ledger holds them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,6 +277,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Unlink,
                     request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.FromString,
                     response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.SerializeToString,
+            ),
+            'ListCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCosts,
+                    request_deserializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -619,6 +636,33 @@ class Agent:
             '/pilothouse.agent.v1.Agent/Unlink',
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkRequest.SerializeToString,
             pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.UnlinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.agent.v1.Agent/ListCosts',
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsRequest.SerializeToString,
+            pilothouse__proto_dot_agent_dot_v1_dot_agent__pb2.ListCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,8 @@ class AgentStub:
     """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie."""
     Unlink: _grpc.UnaryUnaryMultiCallable[_agent_pb2.UnlinkRequest, _agent_pb2.UnlinkResponse]
     """Unlink revokes a user's tokens at the authorization server and forgets them."""
+    ListCosts: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListCostsRequest, _agent_pb2.ListCostsResponse]
+    """ListCosts sums the tenant's model calls of one day, as the ledger holds them."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -95,6 +97,8 @@ class AgentAsyncStub(AgentStub):
     """FinishLink takes the authorization server's call-back; the front door has checked the browser's cookie."""
     Unlink: _aio.UnaryUnaryMultiCallable[_agent_pb2.UnlinkRequest, _agent_pb2.UnlinkResponse]  # type: ignore[assignment]
     """Unlink revokes a user's tokens at the authorization server and forgets them."""
+    ListCosts: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListCostsRequest, _agent_pb2.ListCostsResponse]  # type: ignore[assignment]
+    """ListCosts sums the tenant's model calls of one day, as the ledger holds them."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Agent is served by each worker. Health is grpc.health.v1."""
@@ -204,5 +208,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.UnlinkResponse, _abc.Awaitable[_agent_pb2.UnlinkResponse]]:
         """Unlink revokes a user's tokens at the authorization server and forgets them."""
+
+    @_abc_1.abstractmethod
+    def ListCosts(
+        self,
+        request: _agent_pb2.ListCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListCostsResponse, _abc.Awaitable[_agent_pb2.ListCostsResponse]]:
+        """ListCosts sums the tenant's model calls of one day, as the ledger holds them."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

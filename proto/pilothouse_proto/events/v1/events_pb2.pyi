@@ -258,6 +258,9 @@ class ModelCalled(_message.Message):
     ABORTED_FIELD_NUMBER: _builtins.int
     ESCALATED_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    SAVED_MICROS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     model: _builtins.str
     tier: _builtins.str
@@ -265,7 +268,7 @@ class ModelCalled(_message.Message):
     reason: _builtins.str
     """Why this tier: the strategy or rule and what it went by, a few words."""
     cached: _builtins.bool
-    """The answer is an earlier one's: it cost nothing; usage is what it would have cost."""
+    """The answer is an earlier one's: no provider was asked, so usage has no cost; saved_micros is what it would have cost."""
     fallback: _builtins.str
     """Another target failed, or was passed over, before this one; why, a few words."""
     aborted: _builtins.bool
@@ -274,6 +277,12 @@ class ModelCalled(_message.Message):
     """Of a cheaper tier's plan that could not be carried out."""
     first_token_ms: _builtins.int
     """Milliseconds to the first token."""
+    id: _builtins.str
+    """<run>/<claim>.<number>, the same in PostgreSQL: whoever sums calls sums each id once."""
+    estimated: _builtins.bool
+    """The tokens were counted by Pilothouse: the provider told none, or what can't be true."""
+    saved_micros: _builtins.int
+    """Micro-dollars that a cached answer would have cost."""
     @_builtins.property
     def usage(self) -> _agent_pb2.Usage: ...
     def __init__(
@@ -290,10 +299,13 @@ class ModelCalled(_message.Message):
         aborted: _builtins.bool = ...,
         escalated: _builtins.bool = ...,
         first_token_ms: _builtins.int = ...,
+        id: _builtins.str = ...,
+        estimated: _builtins.bool = ...,
+        saved_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "cached", b"cached", "duration_ms", b"duration_ms", "escalated", b"escalated", "fallback", b"fallback", "first_token_ms", b"first_token_ms", "model", b"model", "provider", b"provider", "reason", b"reason", "tier", b"tier", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "cached", b"cached", "duration_ms", b"duration_ms", "escalated", b"escalated", "estimated", b"estimated", "fallback", b"fallback", "first_token_ms", b"first_token_ms", "id", b"id", "model", b"model", "provider", b"provider", "reason", b"reason", "saved_micros", b"saved_micros", "tier", b"tier", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,6 +24,62 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ListCostsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    day: _builtins.str
+    """Of UTC, such as 2026-11-22; empty: today."""
+    limit: _builtins.int
+    """At most this many sums, the dearest first; 0 stands for 1,000."""
+    @_builtins.property
+    def by(self) -> _containers.RepeatedScalarFieldContainer[_agent_pb2.CostBy.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        day: _builtins.str = ...,
+        by: _abc.Iterable[_agent_pb2.CostBy.ValueType] | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "day", b"day", "limit", b"limit", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsRequest: _TypeAlias = ListCostsRequest  # noqa: Y015
+
+@_typing.final
+class ListCostsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.CostSum]:
+        """The dearest first."""
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        sums: _abc.Iterable[_agent_pb2.CostSum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsResponse: _TypeAlias = ListCostsResponse  # noqa: Y015
+
+@_typing.final
 class ListToolsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -520,6 +576,8 @@ Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class TenantCost(_message.Message):
+    """Of one day (UTC): what the ledger held when it was last asked, and what has been heard of since."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
@@ -527,11 +585,27 @@ class TenantCost(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    SAVED_MICROS_FIELD_NUMBER: _builtins.int
+    RECONCILED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     cost_micros: _builtins.int
     input_tokens: _builtins.int
     output_tokens: _builtins.int
     runs: _builtins.int
+    day: _builtins.str
+    """Such as 2026-11-22."""
+    saved_micros: _builtins.int
+    """Micro-dollars that cached answers would have cost."""
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.CostSum]:
+        """By tier, provider and model; the dearest first."""
+
+    @_builtins.property
+    def reconciled(self) -> _timestamp_pb2.Timestamp:
+        """When the ledger was last asked; unset: not yet, so that calls may be missing."""
+
     def __init__(
         self,
         *,
@@ -540,10 +614,14 @@ class TenantCost(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         runs: _builtins.int = ...,
+        day: _builtins.str = ...,
+        sums: _abc.Iterable[_agent_pb2.CostSum] | None = ...,
+        saved_micros: _builtins.int = ...,
+        reconciled: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reconciled", b"reconciled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "runs", b"runs", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "day", b"day", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reconciled", b"reconciled", "runs", b"runs", "saved_micros", b"saved_micros", "sums", b"sums", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,6 +704,7 @@ class RunRecord(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    MODEL_CALLS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     text: _builtins.str
     running: _builtins.bool
@@ -640,6 +719,10 @@ class RunRecord(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepRecord]: ...
     @_builtins.property
     def time(self) -> _agent_pb2.TimeSplit: ...
+    @_builtins.property
+    def model_calls(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.ModelCalled]:
+        """In the order in which they ended; at most 50, the newest."""
+
     def __init__(
         self,
         *,
@@ -653,10 +736,11 @@ class RunRecord(_message.Message):
         error: _builtins.str = ...,
         steps: _abc.Iterable[Global___StepRecord] | None = ...,
         time: _agent_pb2.TimeSplit | None = ...,
+        model_calls: _abc.Iterable[_events_pb2.ModelCalled] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started", b"started", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "error", b"error", "outcome", b"outcome", "run_id", b"run_id", "running", b"running", "started", b"started", "steps", b"steps", "text", b"text", "time", b"time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "error", b"error", "model_calls", b"model_calls", "outcome", b"outcome", "run_id", b"run_id", "running", b"running", "started", b"started", "steps", b"steps", "text", b"text", "time", b"time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

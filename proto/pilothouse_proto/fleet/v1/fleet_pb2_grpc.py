@@ -74,6 +74,11 @@ class FleetStub:
                 request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.SerializeToString,
                 response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.FromString,
                 _registered_method=True)
+        self.ListCosts = channel.unary_unary(
+                '/pilothouse.fleet.v1.Fleet/ListCosts',
+                request_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsRequest.SerializeToString,
+                response_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServicer:
@@ -136,6 +141,13 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCosts(self, request, context):
+        """ListCosts: list costs.pilothouse.dev.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +190,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.ListTools,
                     request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.FromString,
                     response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'ListCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCosts,
+                    request_deserializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsRequest.FromString,
+                    response_serializer=pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -396,6 +413,33 @@ class Fleet:
             '/pilothouse.fleet.v1.Fleet/ListTools',
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsRequest.SerializeToString,
             pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.fleet.v1.Fleet/ListCosts',
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsRequest.SerializeToString,
+            pilothouse__proto_dot_fleet_dot_v1_dot_fleet__pb2.ListCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

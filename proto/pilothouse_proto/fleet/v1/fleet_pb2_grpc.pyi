@@ -51,6 +51,8 @@ class FleetStub:
     """SetBreaker: update breakers.pilothouse.dev."""
     ListTools: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListToolsRequest, _fleet_pb2.ListToolsResponse]
     """ListTools: list tools.pilothouse.dev."""
+    ListCosts: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListCostsRequest, _fleet_pb2.ListCostsResponse]
+    """ListCosts: list costs.pilothouse.dev."""
 
 @_typing.type_check_only
 class FleetAsyncStub(FleetStub):
@@ -73,6 +75,8 @@ class FleetAsyncStub(FleetStub):
     """SetBreaker: update breakers.pilothouse.dev."""
     ListTools: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListToolsRequest, _fleet_pb2.ListToolsResponse]  # type: ignore[assignment]
     """ListTools: list tools.pilothouse.dev."""
+    ListCosts: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListCostsRequest, _fleet_pb2.ListCostsResponse]  # type: ignore[assignment]
+    """ListCosts: list costs.pilothouse.dev."""
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -140,5 +144,13 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListToolsResponse, _abc.Awaitable[_fleet_pb2.ListToolsResponse]]:
         """ListTools: list tools.pilothouse.dev."""
+
+    @_abc_1.abstractmethod
+    def ListCosts(
+        self,
+        request: _fleet_pb2.ListCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListCostsResponse, _abc.Awaitable[_fleet_pb2.ListCostsResponse]]:
+        """ListCosts: list costs.pilothouse.dev."""
 
 def add_FleetServicer_to_server(servicer: FleetServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
