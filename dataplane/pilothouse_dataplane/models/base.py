@@ -21,18 +21,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import ModelRequest, ToolCall
 
 
+class ProviderConfigError(ValueError):
+    """A platform operator must correct the ModelRoute or its Secret. The message holds no key."""
+
+
 class ModelError(Exception):
     """Base of the tree above."""
+
+    spent: ModelDone | None = None
+    """What the call had used when it failed, as far as it is known; None: no answer had begun, so nothing is charged."""
 
 
 class ModelUnavailable(ModelError):
     """Try again, or another target."""
+
+    def __init__(self, message: str, retry_after: float | None = None, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds, where the provider said so."""
+        self.again = again
+        """False: the provider said that the same request is not to be sent again."""
 
 
 class ModelUnreachable(ModelUnavailable):
@@ -45,11 +59,6 @@ class ModelTimeout(ModelUnavailable):
 
 class ModelRateLimited(ModelUnavailable):
     """The provider wants fewer requests."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds."""
 
 
 class ModelNonsense(ModelUnavailable):
@@ -103,6 +112,9 @@ class ModelToolCall:
     call: ToolCall
 
 
+Stop = Literal["", "length", "refusal", "filter"]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelDone:
     """The stream's end."""
@@ -113,6 +125,9 @@ class ModelDone:
     """The provider sent no usage: the tokens are a guess from characters."""
     cached_input_tokens: int = 0
     """Of ``input_tokens``: served from the provider's prompt cache."""
+    stop: Stop = ""
+    """Why the text is not whole: its bound of tokens was reached, the model declined, or the provider's filter cut it.
+    ``""``: it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
