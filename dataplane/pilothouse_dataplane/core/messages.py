@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
+from pilothouse_api.workerconfig import Tier
+
 Role = Literal["system", "user", "assistant", "tool"]
 JsonObject = Mapping[str, Any]
 
@@ -174,6 +176,10 @@ class Situation:
     """Calls of the last round that could not be made: unknown tools, arguments that don't fit."""
     permissions: str = ""
     """Hash of the user's permission set: the accounts that she has linked, and her groups."""
+    planned_by: Tier | None = None
+    """Tier of the run's last model call; None: there was none, or another worker made it."""
+    least: Tier | None = None
+    """Where an earlier plan of the run was escalated: no tier below this one is asked any more."""
 
 
 @dataclass(frozen=True, slots=True)
