@@ -1,40 +1,80 @@
-"""The model gateway: which target answers a call, what it costs, and what happens when a provider is down.
+"""The model gateway: which target answers a call, and what happens when a provider is down.
 
-Order: the default tier's targets, then the fallback tiers' in their order, each target once. A target whose
-provider's breaker is open is passed over. When all have failed, a second pass follows after a wait with jitter, as
-long as the run has time. Nothing is tried again once text was shown: the user would read it twice. Where only calls
-were handed out, ModelRestarted comes before the other target's first event, so that the run drops them.
+::
+
+    router ──▶ response cache ──▶ limits: reserve ──▶ targets, in order ──▶ limits: settle
+                 │ known                                │
+                 ▼                                      ├─ breaker open, time-out, 429, 5xx, nonsense: the next one
+               its events                               ├─ too long: those with larger windows
+                                                        ├─ slow, and hedging is on: the next one beside it
+                                                        └─ all failed: once more after a wait with jitter
+
+``targets.py`` says the order, ``calling.py`` makes one call. The run's budget is looked at before each target.
+
+A target that fails after it has handed out calls or text is void: ModelRestarted comes before the next target's first
+event, and says whether the user has read a part, who must then be told. Where nobody else can answer, what she has read
+stands: ModelInterrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
-from pilothouse_api.workerconfig import RouteConfig, TargetConfig, Tier
-from pilothouse_dataplane.core.breaker import BreakerSettings
+from pilothouse_api.workerconfig import RouteConfig, Tier
 from pilothouse_dataplane.core.guard import GuardRegistry
-from pilothouse_dataplane.core.messages import ModelRequest
+from pilothouse_dataplane.core.messages import ModelRequest, Situation
 from pilothouse_dataplane.core.retry import Backoff, wait_before_retry
 from pilothouse_dataplane.models.base import (
-    ModelDone,
     ModelError,
     ModelEvent,
     ModelInterrupted,
-    ModelNonsense,
+    ModelOverflow,
     ModelProvider,
     ModelRateLimited,
-    ModelRejected,
     ModelRestarted,
     ModelText,
     ModelToolCall,
     ModelUnavailable,
 )
-from pilothouse_dataplane.models.cost import ModelCallRecord, usage_of
+from pilothouse_dataplane.models.calling import Asked, Caller, ModelPassedOver
+from pilothouse_dataplane.models.cost import ModelCallRecord, request_tokens
+from pilothouse_dataplane.models.hedging import HedgeBudget, hedged
+from pilothouse_dataplane.models.targets import Candidate, Targets, at_least, fitting, larger
 
-_PROVIDER_BREAKER = BreakerSettings(window=20, minimum_calls=5, failure_rate_percent=50, open_seconds=15)
 _BACKOFF = Backoff(attempts=2, base_seconds=0.2, retry_after_cap_seconds=2.0)
+_BROKEN_ANSWERS = 2
+"""How often one answer may break off before the user's eyes and begin anew."""
+_MAX_COOL_SECONDS = 30.0
+"""For how long a target that wants fewer requests is asked last, at most; it is asked where nobody else answers."""
+_MAX_FALLBACK = 200
+
+
+class Decision(Protocol):
+    """What a router says of one call."""
+
+    @property
+    def tier(self) -> Tier: ...
+
+    @property
+    def reason(self) -> str:
+        """A few words."""
+        ...
+
+    @property
+    def escalated(self) -> bool:
+        """Of a cheaper tier's plan that could not be carried out."""
+        ...
+
+
+class Router(Protocol):
+    """Says which tier a call needs; pure, and well under a millisecond."""
+
+    def decide(self, situation: Situation | None, failed: Tier | None = None) -> Decision:
+        """``failed``: the tier whose plan could not be carried out."""
+        ...
 
 
 class ModelGateway:
@@ -48,113 +88,160 @@ class ModelGateway:
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
+        router: Router | None = None,
+        problems: Mapping[str, str] | None = None,
     ) -> None:
-        self._providers = providers
-        self._guards = guards
+        """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier.
+        ``problems``: see ``Caller``."""
+        self._caller = Caller(route.providers, providers, guards, problems or {}, clock)
+        self._targets = Targets(route)
+        self._router = router
+        self._default = route.default_tier
         self._clock = clock
         self._random = random
-        order: list[Tier] = [route.default_tier, *(tier for tier in route.fallback if tier != route.default_tier)]
-        self._targets: list[tuple[Tier, TargetConfig]] = []
-        seen: set[tuple[str, str]] = set()
-        for tier in order:
-            for target in route.tiers.get(tier, ()):
-                if (target.provider, target.model) not in seen:
-                    seen.add((target.provider, target.model))
-                    self._targets.append((tier, target))
+        self._hedge = HedgeBudget(route.hedge) if route.hedge is not None else None
+        self._cool: dict[tuple[str, str], float] = {}
+        """When a target that asked for fewer requests may be asked first again, on the clock."""
 
     async def aclose(self) -> None:
-        for provider in self._providers.values():
-            await provider.aclose()
+        await self._caller.aclose()
 
     async def stream(
-        self, request: ModelRequest, *, deadline: float, on_call: Callable[[ModelCallRecord], None]
+        self,
+        request: ModelRequest,
+        *,
+        deadline: float,
+        on_call: Callable[[ModelCallRecord], None],
+        budget_micros: int | None = None,
     ) -> AsyncGenerator[ModelEvent, None]:
-        """Stream one answer. ``deadline`` is on the gateway's clock; ``on_call`` hears of the call that succeeded.
+        """Stream one answer. ``deadline`` is on the gateway's clock; ``on_call`` hears of each call that reached a
+        provider; ``budget_micros`` is what the run may still spend, None: no bound.
 
         Raises ModelError where no target answered: its message names the last reason.
         """
-        attempt = 0
-        void = False
-        while True:
+        asked = Asked(request, on_call, request_tokens(request), budget_micros)
+        tier = self._decide(request.situation, asked)
+        async with aclosing(self._answer(tier, asked, deadline)) as events:
+            async for event in events:
+                yield event
+
+    def _decide(self, situation: Situation | None, asked: Asked) -> Tier:
+        """The tier; why goes into ``asked``."""
+        if self._router is None:
+            return self._targets.serving(self._default)
+        failed = least = None
+        if situation is not None:
+            least = situation.least
+            if situation.failed_calls and least is None:  # once a run
+                failed = situation.planned_by
+        decision = self._router.decide(situation, failed)
+        asked.reason, asked.escalated = decision.reason, decision.escalated
+        tier = at_least(decision.tier, least)
+        if tier != decision.tier:
+            asked.reason = f"{asked.reason}; stays on {tier}, to which this run's plan was escalated"
+        return self._targets.serving(tier)
+
+    async def _answer(self, tier: Tier, asked: Asked, deadline: float) -> AsyncGenerator[ModelEvent, None]:
+        """The first target's answer that comes to its end."""
+        if self._hedge is not None:
+            self._hedge.called()
+        order: Sequence[Candidate] = fitting(self._targets.order(tier, self._random), asked.tokens)
+        failures: list[ModelError] = []
+        attempt = broken = 0
+        void = read = False  # what was handed out so far belongs to a target that failed; the user has read some of it
+        while order:
             attempt += 1
-            failures: list[ModelError] = []
-            for tier, target in self._targets:
-                shown = handed = False
+            waits: list[float] = []
+            asked.asked.clear()
+            queue = self._cool_last(order)
+            while queue:
+                candidate = queue.pop(0)
+                if candidate.key in asked.asked:  # as a hedge
+                    continue
+                handed = shown = False
                 try:
-                    async with aclosing(self._call(tier, target, request, on_call)) as events:
+                    async with aclosing(self._ask(candidate, queue, asked)) as events:
                         async for event in events:
+                            if void:
+                                yield ModelRestarted(after_text=read)
+                                void = read = False
                             if isinstance(event, ModelText):
-                                shown = True
+                                handed = shown = True
                             elif isinstance(event, ModelToolCall):
                                 handed = True
-                            if void:
-                                void = False
-                                yield ModelRestarted()
                             yield event
                     return
                 except ModelError as error:
-                    if shown:
-                        raise ModelInterrupted(str(error)) from error
-                    void = void or handed
+                    void, read, broken = void or handed, read or shown, broken + shown
                     failures.append(error)
-                if self._clock() >= deadline:
-                    raise failures[-1]
-            waits = [error.retry_after for error in failures if isinstance(error, ModelRateLimited)]
+                    asked.fallback = f"{candidate.target.provider}/{candidate.target.model}: {error}"[:_MAX_FALLBACK]
+                    if isinstance(error, ModelOverflow):
+                        queue, order = larger(queue, candidate.target), larger(order, candidate.target)
+                    elif _may_answer_later(error):
+                        waits.append(self._wait_of(candidate, error))
+                    else:
+                        order = [each for each in order if each.key != candidate.key]
+                if broken > _BROKEN_ANSWERS or self._clock() >= deadline:
+                    raise _last(failures, read=read)
             wait = None
-            if any(isinstance(error, ModelUnavailable) for error in failures):
+            if waits:
                 wait = wait_before_retry(
                     _BACKOFF,
                     attempt=attempt,
                     random=self._random(),
-                    retry_after=min((w for w in waits if w is not None), default=None),
+                    retry_after=min(waits),
                     remaining=deadline - self._clock(),
                 )
             if wait is None:
-                raise failures[-1] if failures else ModelUnavailable("No model is configured")
+                break
             await asyncio.sleep(wait)
+        raise _last(failures, read=read)
 
-    async def _call(
-        self,
-        tier: Tier,
-        target: TargetConfig,
-        request: ModelRequest,
-        on_call: Callable[[ModelCallRecord], None],
-    ) -> AsyncGenerator[ModelEvent, None]:
-        guard = self._guards.get(f"provider/{target.provider}", _PROVIDER_BREAKER)
-        permit = guard.try_acquire()
-        if permit is None:
-            raise ModelUnavailable(
-                f"The model provider {target.provider} is down; it is tried again in {guard.retry_in():.0f} s"
-            )
-        began = self._clock()
-        first: float | None = None
-        verdict = False
+    def _ask(self, candidate: Candidate, others: Sequence[Candidate], asked: Asked) -> AsyncGenerator[ModelEvent, None]:
+        """One target's answer; where hedging is on, another one's beside it that may be faster."""
+        hedge = self._hedge
+        if hedge is None or not others:
+            return self._caller.call(candidate, asked)
 
-        def seconds() -> float:
-            """To the first token: what a long answer takes after it says nothing about the provider's health."""
-            return first if first is not None else self._clock() - began
+        def second() -> AsyncGenerator[ModelEvent, None] | None:
+            spare = next((each for each in others if self._caller.open(each)), None)
+            if spare is None or not hedge.take():
+                return None
+            slow = f"{candidate.target.provider}/{candidate.target.model}"
+            asked.fallback = f"{slow}: no first token within {hedge.after_seconds:g} s"
+            return self._caller.call(spare, asked)
 
-        try:
-            async with aclosing(self._providers[target.provider].stream(target, request)) as events:
-                async for event in events:
-                    if first is None:
-                        first = self._clock() - began
-                    if isinstance(event, ModelDone):
-                        verdict = True
-                        guard.succeeded(permit, seconds=seconds())
-                        usage = usage_of(target, event.input_tokens, event.output_tokens, event.cached_input_tokens)
-                        on_call(ModelCallRecord(target.provider, target.model, tier, usage, self._clock() - began))
-                    yield event
-        except ModelRejected:
-            raise  # says nothing about the provider's health
-        except ModelNonsense:
-            verdict = True
-            guard.succeeded(permit, seconds=seconds())
-            raise
-        except ModelError as error:
-            verdict = True
-            guard.failed(permit, str(error), seconds=seconds())
-            raise
-        finally:
-            if not verdict:
-                guard.ignored(permit)
+        return hedged(self._caller.call(candidate, asked), second, hedge.after_seconds)
+
+    def _wait_of(self, candidate: Candidate, error: ModelError) -> float:
+        """Seconds until it is worth asking this target again; one that wants fewer requests comes last until then."""
+        wait = (error.retry_after if isinstance(error, ModelUnavailable) else None) or 0.0
+        if wait and isinstance(error, ModelRateLimited):
+            self._cool[candidate.key] = self._clock() + min(wait, _MAX_COOL_SECONDS)
+        return wait
+
+    def _cool_last(self, order: Sequence[Candidate]) -> list[Candidate]:
+        if not self._cool:
+            return list(order)
+        now = self._clock()
+        self._cool = {key: until for key, until in self._cool.items() if until > now}
+        return sorted(order, key=lambda candidate: self._cool.get(candidate.key, 0.0))
+
+
+def _may_answer_later(error: ModelError) -> bool:
+    """Whether the same target may take the same request in a moment."""
+    return isinstance(error, ModelUnavailable) and error.again
+
+
+def _last(failures: Sequence[ModelError], *, read: bool) -> ModelError:
+    """What is told where nobody answered; ``read``: a part of an answer stands before the user."""
+    if not failures:
+        return ModelUnavailable("No model is configured")
+    # that a breaker is open, or that a key is wrong, says less than what the last one that was asked has said
+    telling = [error for error in failures if _may_answer_later(error) and not isinstance(error, ModelPassedOver)]
+    error = (telling or failures)[-1]
+    if not read:
+        return error
+    interrupted = ModelInterrupted(str(error))
+    interrupted.__cause__ = error
+    return interrupted
