@@ -64,6 +64,7 @@ class _Printer:
         self._say = say
         self._began = began
         self._planned: set[object] = set()
+        self._ended: set[object] = set()
         self._line = ""
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -83,12 +84,12 @@ class _Printer:
             if event.get("step_id") not in self._planned:
                 self._say(f"   -> {summary}")
         elif kind == "step_finished":
-            mark = _MARKS.get(str(event.get("outcome")), str(event.get("outcome")))
-            self._answer.steps[tool] = mark
-            self._answer.sentences[tool] = summary
-            self._answer.accounts[tool] = str(event.get("account", ""))
-            whom = f" as {event['account']}" if event.get("account") else ""
-            self._say(f"   <- {tool} {mark}{whom} in {event.get('duration_ms', 0)} ms: {summary}")
+            self._finished(event)
+        elif kind == "resumed":  # a step may have ended before this conversation heard of the run's going on
+            steps = event.get("steps")
+            for step in steps if isinstance(steps, list) else ():
+                if step.get("step_id") not in self._ended:
+                    self._finished(step)
         elif kind == "approval_required":
             self._approval(event, tool, summary)
         elif kind == "text_delta":
@@ -97,6 +98,16 @@ class _Printer:
             self._answer.text = str(event.get("text", ""))
         elif kind == "error":
             self._answer.error = f"{event.get('message', '')} {event.get('user_action', '')}".strip()
+
+    def _finished(self, step: Mapping[str, Any]) -> None:
+        tool, mark = str(step.get("tool", "")), _MARKS.get(str(step.get("outcome")), str(step.get("outcome")))
+        summary, account = str(step.get("summary") or tool), str(step.get("account", ""))
+        self._ended.add(step.get("step_id"))
+        self._answer.steps[tool] = mark
+        self._answer.sentences[tool] = summary
+        self._answer.accounts[tool] = account
+        whom = f" as {account}" if account else ""
+        self._say(f"   <- {tool} {mark}{whom} in {step.get('duration_ms', 0)} ms: {summary}")
 
     def _approval(self, event: Mapping[str, Any], tool: str, summary: str) -> None:
         self._answer.asked.append(tool)
