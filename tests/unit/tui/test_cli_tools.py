@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from pilothouse_proto.agent.v1 import agent_pb2
 from pilothouse_testing.tui_servers import api_server, fleet_server, kubeconfig
 from pilothouse_tui.cli import main
+from pilothouse_tui.cli.printer import Printer
 from pilothouse_tui.data.accounts import page_of
 from pilothouse_tui.errors import ConfigurationError
 
@@ -135,3 +137,13 @@ async def test_a_gateway_that_is_not_there_is_told() -> None:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
         page_of(url)
+
+
+def test_a_step_that_ended_before_the_run_was_heard_to_go_on_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer(lambda: datetime.now(UTC))
+    done = {"step_id": "s1", "tool": "a.b.c", "outcome": "STEP_OUTCOME_SUCCEEDED", "summary": "Asked Okta."}
+    late = {"step_id": "s2", "tool": "a.b.d", "outcome": "STEP_OUTCOME_REFUSED", "summary": "Jira said no."}
+    printer.event({"type": "step_finished", "run_id": "r", **done})
+    printer.event({"type": "resumed", "run_id": "r", "reason": "The approvals are decided.", "steps": [done, late]})
+    said = capsys.readouterr().out
+    assert (said.count("Asked Okta."), said.count("Jira said no.")) == (1, 1)

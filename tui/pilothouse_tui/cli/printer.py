@@ -40,6 +40,8 @@ class Printer:
         self._streamed = False
         self._planned: set[object] = set()
         """Steps that a plan has told: that one of them starts is not told once more."""
+        self._ended: set[tuple[object, object]] = set()
+        """Run and step of what has been told to have ended."""
 
     def event(self, event: Event) -> None:
         """Print one event."""
@@ -59,8 +61,14 @@ class Printer:
                 self.line(line)
         if kind == "text_delta":
             self._streamed = True
+        elif kind == "step_finished":
+            self._ended.add((event.get("run_id"), event.get("step_id")))
         elif kind == "resumed":
             self._streamed = False
+            # a step may end before this terminal hears that the run goes on
+            for step in event.get("steps") or ():
+                if (event.get("run_id"), step.get("step_id")) not in self._ended:
+                    self.event({"type": "step_finished", "run_id": event.get("run_id"), **step})
         elif kind == "final" and self._verbose and (split := convert.time_split(event.get("time"))).total_ms:
             self.line(split_line(split))
 
