@@ -159,6 +159,10 @@ async def collect(stream: AsyncIterator[ModelEvent]) -> list[ModelEvent]:
             ModelNonsense, "arguments of a tool without end", 1, id="arguments without end",
         ),
         pytest.param(
+            sends(STREAM + delta(tool_calls=[call(0, '{"a": [1,')]) + END),
+            ModelNonsense, "in the middle of a tool call", 1, id="half a tool call",
+        ),
+        pytest.param(
             sends(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>"),
             ModelUnavailable, "did not answer with a stream", 0.5, id="HTML",
         ),
@@ -200,7 +204,7 @@ async def test_a_model_server_that_sends_nonsense(
         pytest.param([{"choices": [{"delta": {"content": 5, "tool_calls": {"a": 1}}}]}], [], id="types"),
         pytest.param([{"choices": [{"delta": {"tool_calls": [call("0", ["a"]), 5]}}]}], [""], id="types of a call"),
         pytest.param([{"choices": [{"delta": {"tool_calls": [call(0, "[1, 2]")]}}]}], ["[1, 2]"], id="no object"),
-        pytest.param([{"choices": [{"delta": {"tool_calls": [call(-3, '{"a"')]}}]}], ['{"a"'], id="cut arguments"),
+        pytest.param([{"choices": [{"delta": {"tool_calls": [call(-3, "a")]}}]}], ["a"], id="no JSON"),
         pytest.param(
             [{"choices": [{"delta": {"tool_calls": [call(0, '{"a":1}'), call(0, '{"a":2}', id="b")]}}]}],
             ['{"a":1}', '{"a":2}'],

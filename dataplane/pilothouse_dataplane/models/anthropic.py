@@ -1,62 +1,93 @@
 """Anthropic's messages protocol, streamed, with tool use.
 
-Source: https://docs.anthropic.com/en/api/messages-streaming
+Thinking: newer models take ``adaptive`` thinking and an ``effort``; those up to 4.5 a budget of tokens. With a budget,
+a turn whose thinking blocks are not known (another worker or another model made it) is refused, so such a request is
+sent without thinking; adaptive thinking takes it as it is. Known blocks are sent back unchanged (``thoughts.py``).
+
+Prompt caching: a mark after the tools and one after the instructions, which stay the same from call to call.
+
+Sources: https://docs.anthropic.com/en/api/messages-streaming,
+https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking,
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+import orjson
+
 from pilothouse_api.workerconfig import TargetConfig
-from pilothouse_dataplane.core.messages import Message, ModelRequest
-from pilothouse_dataplane.models.answer import (
-    Calls,
-    TextBound,
-    as_count,
-    as_object,
-    as_text,
-    sent_arguments,
-    sent_name,
-)
+from pilothouse_dataplane.core.messages import Message, ModelRequest, ToolCall
+from pilothouse_dataplane.models.answer import Answer, as_count, as_object, as_text, sent_arguments, sent_name
 from pilothouse_dataplane.models.base import (
-    ModelDone,
+    ModelError,
     ModelEvent,
-    ModelText,
     ModelTimeouts,
     ModelToolCall,
     ModelUnavailable,
-    estimate_tokens,
+    Stop,
 )
-from pilothouse_dataplane.models.sse import SseClient, parse_event
+from pilothouse_dataplane.models.openai import endpoint
+from pilothouse_dataplane.models.sse import SseClient
+from pilothouse_dataplane.models.thoughts import Part, Thoughts
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
-_MAX_TOKENS = 4096
-"""The protocol wants a bound; an answer in a chat is far shorter."""
-_READ_TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_LAST = re.compile(rb'"type"\s*:\s*"message_stop"')  # inside a text its quotes would be escaped
+_BUDGETED = re.compile(r"claude-3|claude-(?:opus|sonnet|haiku)-4(?:-[015])?(?:-\d{8}|-latest|@|$|-v\d)")
+"""Models that think by a budget: Claude 3.7 to 4.5, under their names at Anthropic and at clouds."""
+_BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
+"""Tokens; at most half of the answer's bound, which holds both."""
+_MIN_BUDGET = 1024
+_CACHED = {"type": "ephemeral"}
+_STOPS: dict[str, Stop] = {"max_tokens": "length", "refusal": "refusal", "model_context_window_exceeded": "length"}
 
 
-def _is_last(data: bytes) -> bool:
-    return b'"message_stop"' in data  # inside a text its quotes would be escaped
+def _is_last(data: bytes) -> object:
+    return _LAST.search(data)
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "tool_use",
+        "id": call.id,
+        "name": sent_name(call.name),
+        "input": sent_arguments(call.arguments),
+    }
+
+
+def _blocks(model: str, message: Message, thoughts: Thoughts | None) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}]
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
-    for call in message.tool_calls:
-        given = sent_arguments(call.arguments)
-        blocks.append({"type": "tool_use", "id": call.id, "name": sent_name(call.name), "input": given})
-    return blocks
+    text: dict[str, Any] = {"type": "text", "text": message.content}
+    recalled = thoughts.recall(model, message) if thoughts else None
+    if recalled is None:
+        return ([text] if message.content else []) + [_call(call) for call in message.tool_calls]
+    return [text if each == "text" else _call(each) if isinstance(each, ToolCall) else each for each in recalled]
 
 
-def request_body(model: str, request: ModelRequest) -> dict[str, Any]:
+def _thinking(target: TargetConfig, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of a target's reasoning; ``turns`` are the messages as they are sent."""
+    if not target.reasoning:
+        return {}
+    if not _BUDGETED.search(target.model):
+        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": target.reasoning}}
+    budget = min(_BUDGETS[target.reasoning], target.max_output_tokens // 2)
+    last: list[dict[str, Any]] = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), [])
+    has_calls = any(block["type"] == "tool_use" for block in last)
+    if budget < _MIN_BUDGET or (has_calls and last[0]["type"] not in ("thinking", "redacted_thinking")):
+        return {}
+    return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+
+
+def request_body(target: TargetConfig, request: ModelRequest, *, thoughts: Thoughts | None = None) -> dict[str, Any]:
     """The request's JSON: system apart, roles alternating, tool results as a user's blocks."""
-    system = "\n\n".join(m.content for m in request.messages if m.role == "system")
     turns: list[dict[str, Any]] = []
     for message in request.messages:
-        blocks = [] if message.role == "system" else _blocks(message)
+        blocks = [] if message.role == "system" else _blocks(target.model, message, thoughts)
         if not blocks:
             continue
         role = "assistant" if message.role == "assistant" else "user"
@@ -64,17 +95,31 @@ def request_body(model: str, request: ModelRequest) -> dict[str, Any]:
             turns[-1]["content"].extend(blocks)
         else:
             turns.append({"role": role, "content": blocks})
-    body: dict[str, Any] = {"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": turns}
-    if system:
-        body["system"] = system
+    body: dict[str, Any] = {
+        "model": target.model,
+        "max_tokens": target.max_output_tokens,
+        "stream": True,
+        **_thinking(target, turns),
+    }
+    if request.response_schema is not None:
+        body["output_config"] = {
+            **body.get("output_config", {}),
+            "format": {"type": "json_schema", "schema": request.response_schema},
+        }
     # a conversation that holds tool blocks is refused without the tools' definitions
     if request.tools:
-        body["tools"] = [
+        tools: list[dict[str, Any]] = [
             {"name": tool.model_name, "description": tool.description, "input_schema": tool.parameters}
             for tool in request.tools
         ]
+        tools[-1]["cache_control"] = _CACHED
+        body["tools"] = tools
         if not request.allow_tools:
             body["tool_choice"] = {"type": "none"}
+    system = [{"type": "text", "text": m.content} for m in request.messages if m.role == "system" and m.content]
+    if system:
+        body["system"] = [*system[:-1], {**system[-1], "cache_control": _CACHED}]
+    body["messages"] = turns
     return body
 
 
@@ -84,76 +129,112 @@ class AnthropicProvider:
     def __init__(
         self, name: str, base_url: str | None, api_key: str | None, timeouts: ModelTimeouts | None = None
     ) -> None:
+        """Raises ProviderConfigError."""
         self.name = name
-        self._url = f"{(base_url or DEFAULT_BASE_URL).rstrip('/').removesuffix('/v1')}/v1/messages"
-        self._headers = {"anthropic-version": "2023-06-01", **({"x-api-key": api_key} if api_key else {})}
-        self._client = SseClient(name, timeouts or ModelTimeouts())
+        base = (base_url or DEFAULT_BASE_URL).rstrip("/").removesuffix("/v1")
+        self._url = endpoint(name, base, "/v1/messages")
+        headers = {"anthropic-version": "2023-06-01", **({"x-api-key": api_key} if api_key else {})}
+        self._client = SseClient(name, timeouts or ModelTimeouts(), headers, api_key)
+        self._thoughts = Thoughts()
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        answer = _Answer(self.name)
-        stream = self._client.post(self._url, self._headers, request_body(target.model, request), _is_last)
-        async with aclosing(stream) as batches:
-            async for batch in batches:
-                for data in batch:
-                    for event in answer.take(parse_event(self.name, data)):
-                        yield event
-        if not answer.finished:
-            raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
-        for call in answer.calls.rest():
-            yield ModelToolCall(call)
-        yield answer.done(request)
+        body = orjson.dumps(request_body(target, request, thoughts=self._thoughts))
+        answer = Answer(self.name, len(body), target.max_output_tokens)
+        reader = _Reader(answer)
+        stream = self._client.post(self._url, body, _is_last)
+        del body
+        began = False
+        try:
+            async with aclosing(stream) as batches:
+                async for batch in batches:
+                    began = True
+                    for data in batch:
+                        for event in reader.take(self._client.parse(data)):
+                            yield event
+            if not answer.finished:
+                raise ModelUnavailable(f"The model provider {self.name} broke off its answer")
+            last = answer.end()
+            self._thoughts.keep(target.model, reader.parts, answer.calls.given)
+            for event in last:
+                yield event
+        except ModelError as error:
+            if began:
+                error.spent = answer.spent()
+            raise
 
 
-class _Answer:
-    """One answer, event by event."""
+class _Reader:
+    """Fills an answer, event by event."""
 
-    def __init__(self, provider: str) -> None:
-        self.calls = Calls(provider)
-        self.finished = False
-        self._bound = TextBound(provider)
-        self._tools: set[int] = set()
-        """Indexes of the blocks that are tool calls."""
-        self._read = self._written = 0
+    def __init__(self, answer: Answer) -> None:
+        self.parts: list[Part] = []
+        self._answer = answer
+        self._inputs: dict[int, object] = {}
+        """Of the blocks that are tool calls: the input that came with their start, by index."""
+        self._thought: dict[str, Any] = {}
+        """The thinking block that is being written."""
+        self._usage: dict[str, int] = {}
 
     def take(self, event: dict[str, Any]) -> Iterable[ModelEvent]:
         """What an event brings; an unknown one brings nothing. Raises ModelNonsense."""
         kind = event.get("type")
-        index = as_count(event.get("index"))
         if kind == "content_block_delta":
             delta = as_object(event.get("delta"))
             if text := as_text(delta.get("text")):
-                self._bound.add(text)
-                return (ModelText(text),)
-            if index in self._tools:
-                self.calls.add(index, as_text(delta.get("partial_json")))
+                return (self._answer.text(text),)
+            if piece := as_text(delta.get("partial_json")):
+                index = as_count(event.get("index"))
+                if index in self._inputs:
+                    return map(ModelToolCall, self._answer.calls.add(index, piece))
+            for name in ("thinking", "signature"):
+                if piece := as_text(delta.get(name)):
+                    self._thought[name] = self._thought.get(name, "") + piece
         elif kind == "content_block_start":
-            block = as_object(event.get("content_block"))
-            if block.get("type") != "tool_use":
-                self._tools.discard(index)
-                return ()
-            # a block that was never stopped ends where the next one begins
-            self._tools.add(index)
-            before = self.calls.begin(index, as_text(block.get("id")), as_text(block.get("name")))
-            return [ModelToolCall(call) for call in before]
+            return self._start(as_count(event.get("index")), as_object(event.get("content_block")))
         elif kind == "content_block_stop":
-            if index in self._tools and (call := self.calls.give(index)):
-                return (ModelToolCall(call),)
+            index = as_count(event.get("index"))
+            if index in self._inputs:
+                given = self._inputs[index]
+                spare = orjson.dumps(given).decode() if given and isinstance(given, dict) else ""
+                return map(ModelToolCall, self._answer.calls.stop(index, spare))
         elif kind == "message_start":
-            usage = as_object(as_object(event.get("message")).get("usage"))
-            self._read = sum(as_count(usage.get(part)) for part in _READ_TOKENS)
+            self._count(as_object(as_object(event.get("message")).get("usage")))
         elif kind == "message_delta":
-            self._written = as_count(as_object(event.get("usage")).get("output_tokens")) or self._written
+            self._count(as_object(event.get("usage")))
+            reason = as_text(as_object(event.get("delta")).get("stop_reason"))
+            self._answer.stop = _STOPS.get(reason, self._answer.stop)
+            self._answer.overflowed = reason == "model_context_window_exceeded"
         elif kind == "message_stop":
-            self.finished = True
+            self._answer.finished = True
         return ()
 
-    def done(self, request: ModelRequest) -> ModelDone:
-        """The end, with tokens that are guessed where the server sent none."""
-        if self._read:
-            return ModelDone(self._read, self._written)
-        read = sum(len(message.content) for message in request.messages)
-        written = self._written or estimate_tokens(self._bound.characters + self.calls.characters)
-        return ModelDone(estimate_tokens(read), written, estimated=True)
+    def _start(self, index: int, block: dict[str, Any]) -> Iterable[ModelEvent]:
+        kind = block.get("type")
+        self._inputs.pop(index, None)
+        if kind == "tool_use":
+            self._inputs[index] = block.get("input")
+            self.parts.append("call")
+            begun = self._answer.calls.begin(index, as_text(block.get("id")), as_text(block.get("name")))
+            return map(ModelToolCall, begun)
+        if kind in ("thinking", "redacted_thinking"):
+            self._thought = dict(block)
+            self.parts.append(self._thought)
+        elif kind == "text":
+            self.parts.append("text")
+            if text := as_text(block.get("text")):
+                return (self._answer.text(text),)
+        return ()
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        """Counts are sums so far, and the last word counts; input that was read from or written to the cache is told
+        apart from the rest."""
+        self._usage.update({name: as_count(value) for name, value in usage.items() if as_count(value)})
+        cached = self._usage.get("cache_read_input_tokens", 0)
+        self._answer.cached = cached
+        self._answer.read = (
+            self._usage.get("input_tokens", 0) + self._usage.get("cache_creation_input_tokens", 0) + cached
+        )
+        self._answer.written = self._usage.get("output_tokens", 0)

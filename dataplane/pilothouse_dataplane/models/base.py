@@ -35,7 +35,7 @@ class ModelError(Exception):
     """Base of the tree above."""
 
     spent: ModelDone | None = None
-    """What the call had used when it failed, as far as it is known; None: no answer had begun, so nothing is charged."""
+    """What the call had used when it failed, as far as it is known; None: no answer had begun."""
 
 
 class ModelUnavailable(ModelError):

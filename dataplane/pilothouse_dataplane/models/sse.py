@@ -18,40 +18,14 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from pilothouse_dataplane.core.retry import parse_retry_after
-from pilothouse_dataplane.models.base import (
-    ModelDenied,
-    ModelError,
-    ModelNonsense,
-    ModelRateLimited,
-    ModelRejected,
-    ModelTimeout,
-    ModelTimeouts,
-    ModelUnavailable,
-)
+from pilothouse_dataplane.models.base import ModelError, ModelNonsense, ModelTimeout, ModelTimeouts, ModelUnavailable
+from pilothouse_dataplane.models.errors import Fault, event_error, read_body, read_fault, status_error
 
 _MAX_EVENT_BYTES = 1 << 20
 _MAX_STREAM_BYTES = 32 << 20
 """An answer of the longest text takes a few hundred bytes an event."""
-_MAX_ERROR_BYTES = 4096
+_MAX_ERROR_BYTES = 16 << 10
 _TAIL_SECONDS = 0.1
-
-
-def status_error(provider: str, status: int, detail: str, headers: Mapping[str, str]) -> ModelError:
-    """The error of a response that is not 200. ``detail`` is the provider's own sentence."""
-    said = f"The model provider {provider} answered {status}" + (f": {detail}" if detail else "")
-    if 300 <= status < 400:
-        return ModelDenied(
-            f"The model provider {provider} redirects to another address, which is not followed: a platform operator "
-            "must correct its base URL"
-        )
-    if status == 429:
-        return ModelRateLimited(said, parse_retry_after(headers.get("Retry-After"), time()))
-    if status in (401, 402, 403, 404):
-        return ModelDenied(said)
-    if status in (400, 413, 422):
-        return ModelRejected(said)
-    return ModelUnavailable(said)
 
 
 class _Watch:
@@ -92,34 +66,67 @@ class _Watch:
             self._timer = self._loop.call_at(due, self._look)
 
 
-class _Lines:
-    """Cuts bytes into the ``data`` of events."""
+class EventCutter:
+    """Cuts bytes into the ``data`` of events, as WHATWG's "event stream interpretation" wants it: whatever ends a line,
+    however the bytes are cut. Names and ids of events are passed over: both protocols repeat them in the data."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._pending = b""
-        self._total = 0
+        self._pending: list[bytes] = []
+        """Of a line without its end."""
+        self._data: list[bytes] = []
+        """Of an event without its end."""
+        self._skip_newline = False
+        self._data_bytes = self._pending_bytes = self._total = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that are whole now. Raises ModelNonsense."""
         self._total += len(chunk)
-        *lines, self._pending = (self._pending + chunk if self._pending else chunk).split(b"\n")
-        if len(self._pending) > _MAX_EVENT_BYTES or self._total > _MAX_STREAM_BYTES:
+        if self._skip_newline and chunk[:1] == b"\n":
+            chunk = chunk[1:]
+        self._skip_newline = False
+        if b"\r" in chunk:
+            self._skip_newline = chunk[-1:] == b"\r"
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events: list[bytes] = []
+        if b"\n" in chunk:
+            if self._pending:
+                chunk = b"".join((*self._pending, chunk))
+            *lines, rest = chunk.split(b"\n")
+            self._pending = [rest] if rest else []
+            self._pending_bytes = len(rest)
+            data = self._data
+            for line in lines:
+                if not line:
+                    if data:
+                        if event := data[0] if len(data) == 1 else b"\n".join(data):
+                            events.append(event)
+                        data.clear()
+                        self._data_bytes = 0
+                elif line.startswith(b"data:"):
+                    data.append(line[5:].strip())
+                    self._data_bytes += len(line)
+        elif chunk:
+            self._pending.append(chunk)
+            self._pending_bytes += len(chunk)
+        if self._data_bytes + self._pending_bytes > _MAX_EVENT_BYTES or self._total > _MAX_STREAM_BYTES:
             raise ModelNonsense(f"The model provider {self._provider} sent an answer without end")
-        # both protocols send one data line an event; comments, event names and blank lines say nothing more
-        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        return events
 
     def rest(self) -> list[bytes]:
-        """The last event, where its line had no end."""
-        return [self._pending[5:].strip()] if self._pending.startswith(b"data:") else []
+        """The last event, where the stream ended before the blank line after it."""
+        return self.feed(b"\n\n")
 
 
 class SseClient:
     """Keeps one provider's connections and reads its event streams."""
 
-    def __init__(self, provider: str, timeouts: ModelTimeouts) -> None:
+    def __init__(self, provider: str, timeouts: ModelTimeouts, headers: Mapping[str, str], secret: str | None) -> None:
+        """``headers`` go with every request; ``secret`` is the key in them, blanked in what the server says."""
         self._provider = provider
         self._timeouts = timeouts
+        self._headers = {**headers, "Content-Type": "application/json", "Accept": "text/event-stream"}
+        self._secrets = (secret,) if secret else ()
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -127,7 +134,7 @@ class SseClient:
             await self._session.close()
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: Mapping[str, Any], is_last: Callable[[bytes], bool]
+        self, url: URL, body: bytes, is_last: Callable[[bytes], object]
     ) -> AsyncGenerator[list[bytes], None]:
         """The ``data`` of each event, in order, up to the one that ``is_last`` names; those that came at once together.
 
@@ -135,31 +142,25 @@ class SseClient:
         """
         began = asyncio.get_running_loop().time()
         first_by = began + self._timeouts.first_token
-        sent = orjson.dumps(body)
-        del body  # it is large, and the answer may take minutes
         try:
             async with asyncio.timeout_at(first_by):
-                response = await self._open().post(
-                    URL(url),
-                    data=sent,
-                    headers={**headers, "Content-Type": "application/json", "Accept": "text/event-stream"},
-                    allow_redirects=False,
-                )
-            del sent
+                response = await self._open().post(url, data=body, headers=self._headers, allow_redirects=False)
+            del body  # it is large, and the answer may take minutes
             try:
                 if response.status != 200:
                     async with asyncio.timeout_at(first_by):
                         raise await self._refusal(response)
                 if response.content_type != "text/event-stream":
-                    raise ModelUnavailable(f"The model provider {self._provider} did not answer with a stream")
+                    async with asyncio.timeout_at(first_by):
+                        raise await self._no_stream(response)
                 watch = _Watch(response.content, first_by, began + self._timeouts.whole, self._timeouts.between_tokens)
                 try:
-                    lines = _Lines(self._provider)
+                    cutter = EventCutter(self._provider)
                     ended = False
                     while not ended:
                         watch.reads()
                         chunk = await response.content.readany()
-                        batch = lines.feed(chunk) if chunk else lines.rest()
+                        batch = cutter.feed(chunk) if chunk else cutter.rest()
                         watch.got(bool(batch))
                         ended = not chunk
                         for number, data in enumerate(batch):
@@ -209,28 +210,31 @@ class SseClient:
                         break
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ModelError:
+        fault = read_body(await self._start_of(response), self._secrets)
+        return status_error(self._provider, response.status, fault, response.headers, time())
+
+    async def _no_stream(self, response: aiohttp.ClientResponse) -> ModelError:
+        """Of a 200: some servers put an error in it, others an answer that is not streamed."""
+        if response.content_type.endswith("json"):
+            fault = read_body(await self._start_of(response), self._secrets)
+            if fault is not None:
+                return event_error(self._provider, fault)
+        return ModelUnavailable(f"The model provider {self._provider} did not answer with a stream")
+
+    async def _start_of(self, response: aiohttp.ClientResponse) -> bytes:
         body = b""
         while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.read(_MAX_ERROR_BYTES)):
             body += chunk
-        detail = ""
+        return body
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """One event as an object. Raises ModelUnavailable where it isn't one, and what an error in it means."""
         try:
-            error = orjson.loads(body).get("error", {})
-            detail = str(error.get("message", "") if isinstance(error, dict) else error)[:200]
-        except (orjson.JSONDecodeError, AttributeError):
-            pass  # a proxy's HTML page says nothing to a user
-        return status_error(self._provider, response.status, detail, response.headers)
-
-
-def parse_event(provider: str, data: bytes) -> dict[str, Any]:
-    """One event as an object. Raises ModelUnavailable where it isn't one, or where it reports an error."""
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise ModelUnavailable(f"The model provider {provider} sent a broken event") from error
-    if not isinstance(value, dict):
-        raise ModelUnavailable(f"The model provider {provider} sent a broken event")
-    failure = value.get("error")
-    if failure:
-        detail = failure.get("message", "") if isinstance(failure, dict) else failure
-        raise ModelUnavailable(f"The model provider {provider} broke off: {str(detail)[:200]}")
-    return value
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise ModelUnavailable(f"The model provider {self._provider} sent a broken event") from error
+        if not isinstance(value, dict):
+            raise ModelUnavailable(f"The model provider {self._provider} sent a broken event")
+        if value.get("error"):
+            raise event_error(self._provider, read_fault(value, self._secrets) or Fault())
+        return value

@@ -181,7 +181,7 @@ async def test_anthropic_streams_text_and_tools() -> None:
         assert await collect(provider.stream(TARGET, REQUEST)) == [
             ModelText("Hm."),
             ModelToolCall(ToolCall("t", "x", '{"a":1}')),
-            ModelDone(7, 9),
+            ModelDone(7, 9, cached_input_tokens=2),
         ]
         await provider.aclose()
 
@@ -265,12 +265,12 @@ async def test_nonsense_of_a_model_does_not_open_its_providers_breaker() -> None
 
 async def test_what_goes_back_to_a_provider_is_what_its_protocol_allows() -> None:
     wrong = Message("assistant", "", (ToolCall("a", "rm -rf /", '{"broken'), ToolCall("b", "", "[1]")))
-    calls = openai_body("m", ModelRequest((wrong,)))["messages"][0]["tool_calls"]
+    calls = openai_body(TARGET, ModelRequest((wrong,)))["messages"][0]["tool_calls"]
     assert [call["function"] for call in calls] == [
         {"name": "rm_-rf__", "arguments": "{}"},
         {"name": "unknown", "arguments": "{}"},
     ]
-    blocks = anthropic_body("m", ModelRequest((wrong,)))["messages"][0]["content"]
+    blocks = anthropic_body(TARGET, ModelRequest((wrong,)))["messages"][0]["content"]
     assert [(block["name"], block["input"]) for block in blocks] == [("rm_-rf__", {}), ("unknown", {})]
 
 
