@@ -3,68 +3,46 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-_WORD = re.compile(r"[A-Za-z][a-z]+|[A-Z]+(?![a-z])|[A-Za-z]+|\d+")
+from pilothouse_dataplane.core import vocabulary
+
+_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Za-z][a-z]*|\d+")
 _CLAUSE = re.compile(
-    r"[.;:!?\n]+|,(?=\s)|\b(?:and then|and also|and|then|also|plus|after that)\b",
+    r"[.;:!?\n]+(?=\s|$)|,(?=\s)|\s[-–]\s|\b(?:and then|and also|and|then|also|plus|after that)\b",
     re.IGNORECASE,
 )
-
-_STOP_WORDS = (
-    "a about all also am an and any are as at be been but by can could did do does for from give had has have he her "
-    "hers hi hello him his how i if im in into is it its just let like me mine my need no not of on one or our out "
-    "please pls she should so some something than thank thanks that the their them then there these they thing this "
-    "those to up us want was we were what when where which who whom whose will with would you your yours via using "
-    "use used return returns user users id ids name"
+_QUOTED = re.compile(r"\"[^\"]{3,}\"|“[^”]{3,}”")
+_TOLD = re.compile(
+    r"\S+@\S+|\bhttps?://\S+|\bwww\.\S+|\b\d+(?:[:.,]\d+)*\s*(?:am|pm|h|hrs?|hours?|mins?|minutes?|days?|weeks?|months?|"
+    r"years?|times?|o'clock|euros?|eur|dollars?|usd|%)?\b",
+    re.IGNORECASE,
 )
-STOP = frozenset(_STOP_WORDS.split())
+"""Addresses, amounts and times: what a tool is called with, not what it is."""
+STOP = frozenset(vocabulary.STOP.split())
 """Words that say nothing of what is wanted, in requests and in descriptions."""
-
-_SAME: dict[str, str] = {}
-for _group in (
-    "create open file raise log submit new add make start register",
-    "search find look lookup list show browse see display query which what's",
-    "get read fetch view detail details status check",
-    "update edit change modify set rename adjust",
-    "delete remove erase drop purge trash discard",
-    "comment note reply remark",
-    "assign reassign allocate hand",
-    "close resolve finish complete done solve",
-    "approve accept confirm",
-    "reject decline deny",
-    "ticket incident",
-    "issue bug task story",
-    "employee person people colleague coworker member staff",
-    "manager boss supervisor lead",
-    "customer account client company",
-    "deal opportunity",
-    "laptop computer notebook machine device",
-    "article knowledge kb guide howto documentation doc docs instruction instructions",
-    "factor mfa 2fa token authenticator otp yubikey",
-    "password passphrase pwd",
-    "app application software",
-    "order buy purchase",
-    "attachment attach upload file_",
-    "group team distribution",
-    "unlock unblock lockout locked",
-    "suspend disable deactivate freeze block",
-    "grant give access permission",
-    "send email mail message",
-    "invoice bill",
-    "meeting event appointment calendar",
-    "schedule book reserve",
-    "cancel abort revoke",
-    "report dashboard analytics",
-    "refund reimburse",
-):
-    for _word in _group.split():
-        _SAME.setdefault(_word, _group.split()[0])
+_FAMILY, _RELATED, _LEADS = 0.9, 0.6, 0.5
+"""How much a word counts as another: as a form of it, as one that means the like, as one that it makes likely."""
+_VERB = 0.5
+"""How much a word counts where it says what to do: that is what its kind of action says, too."""
+_LONGEST_PHRASE = 4
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+READ = "read"
+_ASKING = re.compile(
+    r"\W*(?:(?:please|pls|hi|hello|hey|ok|okay|great|sorry|thanks|so|then|now|and|also|just|if|can you|could you|"
+    r"would you|will you|i want to|i want you to|i'd like to|i would like to|i need to|we need to)\b[\s,]*)*"
+    r"(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|do|does|did|has|have|any|show|list|find|search|"
+    r"look|tell me|check|see|read|get me the|give me the|whats|whos|summari[sz]e)\b",
+    re.IGNORECASE,
+)
+_NOUN_AFTER = frozenset(vocabulary.NOUN_AFTER.split())
+_VERB_AFTER = frozenset(vocabulary.VERB_AFTER.split())
 
 
 def stem(word: str) -> str:
-    """A word's plain form: plurals and -ing, -ed endings go, synonyms become one."""
-    if word in _SAME:
-        return _SAME[word]
+    """A word's plain form: plurals and -ing, -ed endings go."""
     plain = word
     if len(plain) > 4 and plain.endswith("ies"):
         plain = plain[:-3] + "y"
@@ -72,24 +50,141 @@ def stem(word: str) -> str:
         plain = plain[:-2]
     elif len(plain) > 3 and plain.endswith("s") and not plain.endswith(("ss", "us", "is")):
         plain = plain[:-1]
-    elif len(plain) > 5 and plain.endswith("ing"):
-        plain = plain[:-3]
-        if len(plain) > 3 and plain[-1] == plain[-2] and plain[-1] not in "sl":
-            plain = plain[:-1]
+    if len(plain) > 5 and plain.endswith("ing"):
+        plain = _undoubled(plain[:-3])
+    elif len(plain) > 4 and plain.endswith("ied"):
+        plain = plain[:-3] + "y"
     elif len(plain) > 4 and plain.endswith("ed"):
-        plain = plain[:-2]
-        if len(plain) > 3 and plain[-1] == plain[-2] and plain[-1] not in "sl":
-            plain = plain[:-1]
-    if plain in _SAME:
-        return _SAME[plain]
-    if plain + "e" in _SAME:  # clos(ed) → close
-        return _SAME[plain + "e"]
-    return plain.removesuffix("e") if len(plain) > 4 else plain
+        plain = _undoubled(plain[:-2])
+    return plain[:-1] if len(plain) > 3 and plain.endswith("e") and not plain.endswith("ee") else plain
+
+
+def _undoubled(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "slz" else word
+
+
+_TWOFOLD = frozenset(map(stem, vocabulary.TWOFOLD.split()))
+
+
+class _Lexicon:
+    """``core.vocabulary``, read once."""
+
+    def __init__(self) -> None:
+        self.phrases: dict[tuple[str, ...], str] = {}
+        self._near: dict[str, dict[str, float]] = {}
+        for line in vocabulary.PHRASES.split("\n"):
+            token, _, phrases = line.partition(":")
+            for phrase in phrases.split():
+                self.phrases[tuple(_WORD.findall(phrase))] = token
+        self.whole = frozenset(self.phrases.values())
+        """Phrases that stand for one word; "" for none."""
+        for line in vocabulary.FAMILIES.split("\n"):
+            self._relate(line.split(), line.split(), _FAMILY)
+        for line in vocabulary.RELATED.split("\n"):
+            left, leads, right = line.partition(">")
+            self._relate(left.split(), (right if leads else left).split(), _LEADS if leads else _RELATED)
+        self.related: Mapping[str, Mapping[str, float]] = self._near
+        self.actions: dict[str, str] = {}
+        for line in vocabulary.ACTIONS.split("\n"):
+            for word in line.split():
+                self.actions.setdefault(stem(word), line.split()[0])
+
+    def _relate(self, ones: Iterable[str], others: Iterable[str], weight: float) -> None:
+        targets = [self._token(other) for other in others]
+        for one in ones:
+            near = self._near.setdefault(self._token(one), {})
+            for target in targets:
+                near[target] = max(weight, near.get(target, 0.0))
+
+    def _token(self, word: str) -> str:
+        parts = tuple(_WORD.findall(word))
+        if len(parts) == 1:
+            return word if word in self.whole else stem(word)
+        return word if word in self.whole else self.phrases.setdefault(parts, word)
+
+
+_lexicon = _Lexicon()
+
+
+def related(token: str) -> Mapping[str, float]:
+    """Other tokens, and how much each of them counts as this one (0..1)."""
+    return _lexicon.related.get(token, _NOTHING)
+
+
+def known() -> Iterable[str]:
+    """All tokens of the vocabulary."""
+    return _lexicon.related.keys()
 
 
 def tokens(text: str) -> list[str]:
-    """The plain words of a text; ``camelCase``, ``snake_case`` and ``dotted.names`` come apart."""
-    return [stem(word.lower()) for word in _WORD.findall(text)]
+    """The plain words of a text, and its phrases; ``camelCase``, ``snake_case`` and ``dotted.names`` come apart. The
+    words of a phrase that stands for one word are left out."""
+    return [token for token, _ in _read([word.lower() for word in _WORD.findall(text)])]
+
+
+def _read(raw: list[str]) -> Iterable[tuple[str, int]]:
+    """Tokens, and at which word each begins."""
+    place = 0
+    while place < len(raw):
+        phrase = None
+        for length in range(min(_LONGEST_PHRASE, len(raw) - place), 1, -1):
+            phrase = _lexicon.phrases.get(tuple(raw[place : place + length]))
+            if phrase is not None:
+                break
+        if phrase:
+            yield phrase, place
+        if phrase is not None and phrase in _lexicon.whole:
+            place += length
+            continue
+        if raw[place] not in STOP:
+            yield stem(raw[place]), place
+        place += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a part of a request says."""
+
+    words: Mapping[str, float]
+    """Tokens, and how much each counts (0..1)."""
+    actions: frozenset[str]
+    """Kinds of doing, the first words of ``vocabulary.ACTIONS``' lines; ``read`` for a question."""
+
+
+def asked(text: str) -> Asked:
+    """Read a part of a request."""
+    raw = [word.lower() for word in _WORD.findall(_TOLD.sub(" ", text))]
+    words: dict[str, float] = {}
+    does = set()
+    begun = False
+    for token, place in _read(raw):
+        before = raw[place - 1] if place else ""
+        action = _lexicon.actions.get(token)
+        weight = 1.0
+        if action is not None and before not in _NOUN_AFTER and not raw[place].endswith("ed"):
+            does.add(action)
+            if token in _TWOFOLD and (not begun or before in _VERB_AFTER):
+                weight = _VERB
+        begun = True
+        words[token] = max(weight, words.get(token, 0.0))
+    if _ASKING.match(text):
+        does.add(READ)
+    return Asked(words, frozenset(does))
+
+
+def action_of(name: str, description: str) -> frozenset[str]:
+    """What kinds of doing a tool's name, else the first word of its description, speaks of."""
+    words = [stem(word.lower()) for word in _WORD.findall(name)]
+    found = {_lexicon.actions[word] for word in words if word in _lexicon.actions}
+    if not found:
+        found = {_lexicon.actions[word] for word in tokens(description)[:1] if word in _lexicon.actions}
+    return frozenset(found)
+
+
+def without_quotes(text: str) -> str:
+    """The text without what is quoted in it: that is what a tool is called with."""
+    said = _QUOTED.sub(" ", text)
+    return said if tokens(said) else text
 
 
 def clauses(text: str) -> list[str]:

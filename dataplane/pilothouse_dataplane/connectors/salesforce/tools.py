@@ -19,6 +19,8 @@ from pilothouse_dataplane.connectors.shape import a_count, a_text, parameters, r
 from pilothouse_dataplane.core.messages import Effect, Lookup, Tool
 
 _OBJECT = a_text("API name, e.g. Account, Case, Invoice__c", 80, 1)
+_IDS = (r"\b(?:00[1-9A-Z]|500|701|801|a[0-9A-Za-z]{2})[0-9A-Za-z]{12}(?:[0-9A-Za-z]{3})?\b",)
+"""Record ids: the prefix of the object, then 12 characters, and 3 that guard against wrong case."""
 _ID = a_text("Record id, 15 or 18 characters", 18, 15)
 _FIELDS = {"type": "object", "description": "API names of fields and their values", "minProperties": 1}
 _NAMES = {"type": "array", "items": {"type": "string", "maxLength": 80}, "maxItems": 100}
@@ -42,7 +44,15 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
     def read(
         name: str, sentence: str, schema: dict[str, Any], returns: dict[str, Any], keywords: tuple[str, ...]
     ) -> Tool:
-        return Tool(f"{connector}.{name}", sentence, schema, Effect.READ, returns=returns, keywords=keywords)
+        return Tool(
+            f"{connector}.{name}",
+            sentence,
+            schema,
+            Effect.READ,
+            returns=returns,
+            keywords=keywords,
+            patterns=_IDS if "id" in schema["required"] else (),
+        )
 
     def write(
         name: str,
@@ -66,6 +76,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             idempotent=idempotent,
             key_by=key_by,
             keywords=keywords,
+            patterns=_IDS if "id" in schema["required"] else (),
         )
 
     return (
@@ -74,7 +85,21 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             "Run a SOQL query in Salesforce: one SELECT.",
             parameters({"query": a_text("SOQL, one SELECT", 8000, 1), "max_results": a_count(200, 50)}, "query"),
             _listed("records", total="integer", more="boolean"),
-            ("soql", "report", "count", "opportunities", "leads", "pipeline"),
+            (
+                "soql",
+                "report",
+                "count",
+                "how many",
+                "top",
+                "total",
+                "list",
+                "deals",
+                "leads",
+                "pipeline",
+                "revenue",
+                "accounts",
+                "contacts",
+            ),
         ),
         read(
             "search.run",
@@ -88,21 +113,21 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 "text",
             ),
             _listed("records", more="boolean"),
-            ("sosl", "look up", "customer", "contact", "phone"),
+            ("sosl", "look up", "customer", "contact", "phone", "company", "person", "mentions", "anywhere"),
         ),
         read(
             "object.list",
             "Which kinds of records Salesforce has, with their API names.",
             parameters({"text": a_text("Part of the name", 80), "max_results": a_count(200, 50)}),
             _listed("objects", more="boolean"),
-            ("sobject", "schema", "table"),
+            ("sobject", "schema", "table", "custom object"),
         ),
         read(
             "object.describe",
             "The fields of a kind of Salesforce record: API names, types, choices, which are required.",
             parameters({"object": _OBJECT, "text": a_text("Part of a field's name", 80)}, "object"),
             _listed("fields", object="string", label="string"),
-            ("schema", "picklist", "columns", "metadata"),
+            ("schema", "picklist", "columns", "metadata", "mandatory", "required", "stage", "values"),
         ),
         read(
             "record.get",
@@ -111,14 +136,14 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 {"object": _OBJECT, "id": _ID, "fields": _described(_NAMES, "API names; default all")}, "object", "id"
             ),
             result("object", "id", "url", record="object"),
-            ("open", "show", "details"),
+            ("open", "show", "details", "deal", "contact", "lead"),
         ),
         write(
             "record.create",
             "Create a Salesforce record as the user.",
             parameters({"object": _OBJECT, "fields": _FIELDS}, "object", "fields"),
             _RECORD,
-            ("new", "add", "lead", "task", "contact", "opportunity"),
+            ("new", "add", "lead", "task", "contact", "deal", "contract", "account", "customer", "log a call"),
             lookup=Lookup.AUTHORITATIVE,
             key_by=_KEY_BY,
         ),
@@ -127,7 +152,21 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             "Change fields of a Salesforce record.",
             parameters({"object": _OBJECT, "id": _ID, "fields": _FIELDS}, "object", "id", "fields"),
             _RECORD,
-            ("edit", "set", "stage", "owner", "close"),
+            (
+                "edit",
+                "set",
+                "stage",
+                "owner",
+                "close date",
+                "amount",
+                "deal",
+                "contact",
+                "customer",
+                "account",
+                "phone",
+                "address",
+                "website",
+            ),
             lookup=Lookup.EVENTUAL,
             idempotent=True,
         ),
@@ -147,7 +186,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 "fields",
             ),
             result("object", "id", "external_id", created="boolean"),
-            ("sync", "import", "external id"),
+            ("sync", "import", "external id", "insert or update"),
             lookup=Lookup.EVENTUAL,
             idempotent=True,
             key_by=_KEY_BY,
@@ -157,7 +196,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             "Delete a Salesforce record.",
             parameters({"object": _OBJECT, "id": _ID}, "object", "id"),
             result("object", "id"),
-            ("remove", "trash"),
+            ("remove", "trash", "duplicate", "lead", "contact", "deal"),
             effect=Effect.DESTRUCTIVE,
             lookup=Lookup.AUTHORITATIVE,
         ),
@@ -166,14 +205,23 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
             "Find customers (accounts) in Salesforce by name, with owner and owner's e-mail.",
             parameters({"name": a_text("Part of the account's name", 200), "max_results": a_count(50, 10)}),
             _listed("accounts", more="boolean", owner="string", owner_email="string"),
-            ("company", "client", "vendor", "account manager", "who owns", "sales rep"),
+            (
+                "company",
+                "client",
+                "prospect",
+                "account manager",
+                "account executive",
+                "responsible",
+                "who owns",
+                "sales rep",
+            ),
         ),
         read(
             "account.get",
             "One Salesforce account: owner, phone, how many deals and cases are open.",
             parameters({"account": a_text("The account's whole name, or its id", 255, 1)}, "account"),
             result("id", "name", "owner", "owner_email", "url", phone="string"),
-            ("company", "client", "customer", "account owner", "sales rep"),
+            ("company", "client", "customer", "account owner", "sales rep", "overview", "summary", "opportunities"),
         ),
         write(
             "case.create",
@@ -191,7 +239,7 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 "subject",
             ),
             _RECORD,
-            ("ticket", "support", "complaint", "customer problem"),
+            ("ticket", "support", "complaint", "complains", "customer problem"),
             lookup=Lookup.AUTHORITATIVE,
             key_by=_KEY_BY,
         ),
@@ -223,21 +271,21 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 "steps",
             ),
             _listed("steps"),
-            ("together", "transaction", "batch", "several"),
+            ("together", "transaction", "batch", "several", "all or nothing", "atomic"),
         ),
         read(
             "report.list",
             "The Salesforce reports that the user has viewed last.",
             parameters({"text": a_text("Part of the report's name", 100)}),
             _listed("reports"),
-            ("dashboard", "analytics"),
+            ("dashboard", "analytics", "recent", "saved", "lately"),
         ),
         read(
             "report.run",
             "Run a Salesforce report and read its rows and totals.",
             parameters({"id": a_text("The report's id", 18, 15), "max_results": a_count(200, 100)}, "id"),
             result("id", "name", rows="array", totals="object", more="boolean"),
-            ("analytics", "numbers", "pipeline", "forecast"),
+            ("analytics", "numbers", "figures", "pipeline", "forecast", "dashboard"),
         ),
         read(
             "knowledge.search",
@@ -251,6 +299,6 @@ def salesforce_tools(connector: str) -> tuple[Tool, ...]:
                 "text",
             ),
             _listed("articles"),
-            ("how to", "article", "help", "faq"),
+            ("how to", "article", "help", "faq", "policy", "customers ask"),
         ),
     )

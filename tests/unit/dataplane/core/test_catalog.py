@@ -67,7 +67,9 @@ def test_few_tools_are_all_shown_in_their_order() -> None:
 
 def test_words_are_brought_to_one_form() -> None:
     assert tokens("closeIssue, tickets_closed") == [stem("close"), stem("issue"), stem("tickets"), stem("closed")]
-    assert stem("closed") == stem("resolve") == stem("finishing")
+    assert stem("closed") == stem("closes") == stem("closing") == stem("close")
+    assert stem("policies") == stem("policy")
+    assert tokens("getSLOs, JQLSearch, put_files_id") == ["get", "slo", "jql", stem("search"), "put", "fil"]
     assert clauses("Reset it, and then tell my boss; thanks") == ["Reset it", "tell my boss", "thanks"]
 
 
