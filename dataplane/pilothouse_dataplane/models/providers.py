@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
-from pilothouse_api.workerconfig import ProviderConfig
-from pilothouse_dataplane.models.base import ModelProvider, ModelTimeouts, ProviderConfigError
+from pilothouse_api.workerconfig import ProviderConfig, TargetConfig
+from pilothouse_dataplane.core.messages import ModelRequest
+from pilothouse_dataplane.models.base import (
+    ModelDenied,
+    ModelEvent,
+    ModelProvider,
+    ModelTimeouts,
+    ProviderConfigError,
+)
 
 
 def api_key(provider: str, raw: bytes) -> str:
@@ -56,3 +63,33 @@ def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelPr
     from pilothouse_dataplane.models.openai import OpenAIProvider
 
     return OpenAIProvider(config.name, config.base_url, key, timeouts)
+
+
+class MisconfiguredProvider:
+    """Stands in a route for a provider that can't be made: the route's other targets go on."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        """A sentence for operators."""
+
+    async def stream(self, target: TargetConfig, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        raise ModelDenied(self.problem)
+        yield
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def make_providers(
+    configs: tuple[ProviderConfig, ...], files: Mapping[str, bytes]
+) -> tuple[dict[str, ModelProvider], tuple[str, ...]]:
+    """The providers of a route by name, and what is wrong with those that can't be made: each then denies its calls."""
+    made: dict[str, ModelProvider] = {}
+    problems: list[str] = []
+    for config in configs:
+        try:
+            made[config.name] = make_provider(config, files)
+        except ProviderConfigError as error:
+            problems.append(str(error))
+            made[config.name] = MisconfiguredProvider(str(error))
+    return made, tuple(problems)

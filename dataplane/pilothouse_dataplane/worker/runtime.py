@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from urllib.parse import quote
 import structlog
 from redis.exceptions import RedisError
 
-from pilothouse_api.workerconfig import ProviderConfig, WorkerConfig
+from pilothouse_api.workerconfig import WorkerConfig
 from pilothouse_dataplane.connectors.factory import ConnectorConfigError, make_connector
 from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.breaker import BreakerMode
@@ -26,8 +26,8 @@ from pilothouse_dataplane.credentials.backend import BackendKeeper, Credentials
 from pilothouse_dataplane.credentials.states import RedisLinkStates
 from pilothouse_dataplane.ledger.base import Ledger
 from pilothouse_dataplane.memory.short_term import ShortTermMemory, connect
-from pilothouse_dataplane.models.base import ModelProvider
 from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.models.providers import make_providers
 from pilothouse_dataplane.worker.breakers import SharedBreakers
 from pilothouse_dataplane.worker.config import ConfigError, LoadedConfig
 from pilothouse_dataplane.worker.events import EventPublisher
@@ -165,6 +165,8 @@ class Runtime:
     """None in tests whose connectors need none."""
     prober: Prober | None = None
     """None in tests whose connectors aren't probed."""
+    route_problems: tuple[str, ...] = ()
+    """What is wrong with the route as this worker reads it, a sentence each."""
     users: int = 0
     """Runs that use it."""
     retired: bool = False
@@ -199,18 +201,6 @@ class Runtime:
 RuntimeFactory = Callable[[LoadedConfig, GuardRegistry, StoreKeeper], Runtime]
 
 
-def make_provider(config: ProviderConfig, files: Mapping[str, bytes]) -> ModelProvider:
-    """A provider; its module is imported when a route names its type."""
-    key = files[config.api_key_file].decode().strip() if config.api_key_file else None
-    if config.type == "OpenAI":
-        from pilothouse_dataplane.models.openai import OpenAIProvider
-
-        return OpenAIProvider(config.name, config.base_url, key)
-    from pilothouse_dataplane.models.anthropic import AnthropicProvider
-
-    return AnthropicProvider(config.name, config.base_url, key)
-
-
 def link_page(public_url: str, linkable: Container[str]) -> Callable[[str], str]:
     """Where a user links her account of a connector; "" where she can't, or nobody can tell the gateway's address."""
 
@@ -230,7 +220,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     except ConnectorConfigError as error:
         raise ConfigError(str(error)) from error
     stores = keeper.get(loaded)
-    providers = {p.name: make_provider(p, loaded.files) for p in config.route.providers}
+    providers, route_problems = make_providers(config.route.providers, loaded.files)
     stores.users += 1
     backend = keeper.backends.get(config, loaded.files, loaded.database_url)
     credentials = Credentials(config, backend, RedisLinkStates(stores.client, config.tenant))
@@ -267,4 +257,5 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         stores=stores,
         credentials=credentials,
         prober=prober,
+        route_problems=route_problems,
     )
