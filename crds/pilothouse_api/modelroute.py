@@ -5,11 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
+from pilothouse_api.connector import Breaker
 from pilothouse_api.meta import (
     AGE,
     HTTPURL,
+    Bool,
     Column,
     Duration,
+    Int,
+    KeyRef,
     Kind,
     Label,
     LocalRef,
@@ -19,10 +23,40 @@ from pilothouse_api.meta import (
     about,
     condition_column,
 )
-from pilothouse_api.rules import ListOf, Rule
+from pilothouse_api.routing_rules import MAX_CHARACTERS
+from pilothouse_api.rules import ListOf, Rule, matches
 from pilothouse_api.workerconfig import Tier
 
 TIERS: tuple[Tier, ...] = ("fast", "mid", "power")
+
+
+class ProviderTimeouts(Model):
+    """Bounds of one streaming call; past one of them the next target is tried."""
+
+    connect: Annotated[Duration, about("Until the connection stands.", "2s")] = "2s"
+    first_token: Annotated[Duration, about("From the request to the first token.", "15s")] = "15s"  # noqa: S105
+    between_tokens: Annotated[Duration, about("From one token to the next.", "10s")] = "10s"
+    whole: Annotated[Duration, about("From the request to the last token.", "2m")] = "2m"
+
+
+class ProviderBreaker(Breaker):
+    """When to stop calling a provider, with resilience4j's semantics. A call is as slow as its first token."""
+
+    minimum_calls: Annotated[
+        Int,
+        about("Calls in the window before its rates count; at most window with windowType Count.", 5, ge=1, le=10_000),
+    ] = 5
+    open_for: Annotated[Duration, about("How long calls fail at once before some are tried again.", "15s")] = "15s"
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.windowType != 'Count' || self.minimumCalls <= self.window",
+            message="minimumCalls (5 where it is not set) is above window, so the breaker could never open: "
+            "lower minimumCalls or raise window",
+            holds=lambda breaker: breaker.window_type != "Count" or breaker.minimum_calls <= breaker.window,
+        ),
+        *Breaker.rules[1:],
+    )
 
 
 class Provider(Model):
@@ -33,6 +67,14 @@ class Provider(Model):
         Literal["OpenAI", "Anthropic"],
         about("The protocol it speaks. OpenAI: also vLLM, Ollama and what else is compatible.", "OpenAI"),
     ]
+    protocol: Annotated[
+        Literal["ChatCompletions", "Responses", "Messages"] | None,
+        about(
+            "Which of the type's protocols: ChatCompletions or Responses with OpenAI, Messages with Anthropic. Unset: "
+            "ChatCompletions, or Messages.",
+            "Responses",
+        ),
+    ] = None
     base_url: Annotated[
         HTTPURL | None, about("Address of the API. Unset: the vendor's own.", "http://vllm.models:8000/v1")
     ] = None
@@ -40,6 +82,10 @@ class Provider(Model):
         LocalRef | None,
         about("Secret whose key api-key is sent. Unset: the endpoint wants no key.", {"name": "anthropic"}),
     ] = None
+    timeouts: Annotated[ProviderTimeouts, about("Bounds of one call.", {"firstToken": "8s"})] = ProviderTimeouts()
+    breaker: Annotated[ProviderBreaker, about("When to stop calling the provider.", {"openFor": "15s"})] = (
+        ProviderBreaker()
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -47,6 +93,14 @@ class Provider(Model):
             message="the vendor's own endpoint needs a key: set credentialsSecretRef, "
             "or baseURL where an endpoint of your own wants no key",
             holds=lambda provider: bool(provider.base_url or provider.credentials_secret_ref),
+        ),
+        Rule(
+            cel="!has(self.protocol) || (self.protocol == 'Messages') == (self.type == 'Anthropic')",
+            message="protocol Messages goes with type Anthropic, ChatCompletions and Responses with OpenAI: "
+            "correct one of the two, or remove protocol",
+            holds=lambda provider: (
+                provider.protocol is None or (provider.protocol == "Messages") == (provider.type == "Anthropic")
+            ),
         ),
     )
 
@@ -56,6 +110,14 @@ class Price(Model):
 
     input: Annotated[Money, about("USD per 1,000 input tokens, as a string.", "0.005")] = Decimal(0)
     output: Annotated[Money, about("USD per 1,000 output tokens, as a string.", "0.005")] = Decimal(0)
+    cached_input: Annotated[
+        Money | None,
+        about(
+            "USD per 1,000 input tokens that the provider served from its prompt cache, as a string. Unset: the input "
+            "price.",
+            "0.0005",
+        ),
+    ] = None
 
 
 class Target(Model):
@@ -64,13 +126,46 @@ class Target(Model):
     provider: Annotated[Label, about("Name of one of spec.providers.", "anthropic")]
     model: Annotated[str, about("The model, as the provider names it.", "claude-haiku", min_length=1, max_length=253)]
     price_per_1k: Annotated[Price, about("USD per 1,000 tokens.", {"input": "0.005", "output": "0.005"})] = Price()
+    priority: Annotated[
+        Int, about("The lowest is tried first, the others when it fails; equal ones share by weight.", 0, ge=0, le=100)
+    ] = 0
+    weight: Annotated[Int, about("Share of the calls among targets of one priority.", 1, ge=1, le=1000)] = 1
+    context_tokens: Annotated[
+        Int | None,
+        about(
+            "The model's window, input and output. A longer request goes to a target with a larger one. Unset: it is "
+            "tried, and the provider's refusal counts.",
+            200000,
+            ge=1000,
+            le=100_000_000,
+        ),
+    ] = None
+    max_output_tokens: Annotated[
+        Int, about("Most tokens of one answer, with what the model thinks.", 4096, ge=16, le=1_000_000)
+    ] = 4096
+    reasoning: Annotated[
+        Literal["Low", "Medium", "High"] | None,
+        about("How much the model thinks before it answers. Unset: its own default.", "Low"),
+    ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.contextTokens) || self.maxOutputTokens < self.contextTokens",
+            message="maxOutputTokens (4096 where it is not set) leaves no room for the request in contextTokens: "
+            "lower maxOutputTokens or raise contextTokens",
+            holds=lambda target: target.context_tokens is None or target.max_output_tokens < target.context_tokens,
+        ),
+    )
 
 
 class TierTargets(Model):
-    """Models of one tier, in the order in which they are tried."""
+    """Models of one tier; priority and weight say in which order they are tried."""
 
     targets: Annotated[
-        tuple[Target, ...], about("Models in the order in which they are tried.", min_length=1, max_length=8)
+        tuple[Target, ...],
+        about(
+            "Models of this tier; priority and weight say in which order they are tried.", min_length=1, max_length=8
+        ),
     ]
 
 
@@ -95,13 +190,84 @@ class Tiers(Model):
         return {tier: value.targets for tier, value in found.items() if value is not None}
 
 
+class RoutingRule(Model):
+    """An operator's own word, before the strategy's."""
+
+    when: Annotated[
+        str,
+        about(
+            "A condition over text, length, user, groups, connectors, systems, effects, writes, rounds, turns and "
+            "failed, in a subset of CEL: ||, &&, !, comparisons, in, size(), contains(), startsWith(), endsWith().",
+            'systems >= 3 || "finance" in groups',
+            min_length=1,
+            max_length=MAX_CHARACTERS,
+        ),
+    ]
+    tier: Annotated[Tier, about("The tier where it holds; one of spec.tiers.", "power")]
+
+
+class Examples(Model):
+    """Requests with the tier that they need."""
+
+    config_map_key_ref: Annotated[
+        KeyRef,
+        about(
+            'Key of a ConfigMap with a JSON object a line: {"text": "Order a laptop", "tier": "mid"}.',
+            {"name": "routing", "key": "examples.jsonl"},
+        ),
+    ]
+
+
 class Routing(Model):
     """How a request gets its tier."""
 
     strategy: Annotated[
-        Literal["Complexity"], about("Complexity: by what the request asks for; in doubt the default.", "Complexity")
+        Literal["Complexity", "Embedding", "Fixed"],
+        about(
+            "Complexity: by what the request asks for. Embedding: as the labelled examples most like it. Fixed: always "
+            "the default. In doubt the default.",
+            "Complexity",
+        ),
     ] = "Complexity"
     default: Annotated[Tier, about("The tier where the strategy does not say; one of spec.tiers.", "mid")]
+    conditions: Annotated[
+        tuple[RoutingRule, ...],
+        about(
+            "Conditions that come before the strategy; the first that holds decides.",
+            [{"when": '"finance" in groups', "tier": "power"}],
+            max_length=32,
+            alias="rules",
+        ),
+    ] = ()
+    examples: Annotated[
+        Examples | None, about("Labelled requests, with strategy Embedding. Unset: those that Pilothouse brings along.")
+    ] = None
+    escalate: Annotated[
+        Bool,
+        about("Whether a plan that can't be carried out is made again, once, by the next higher tier.", True),
+    ] = True
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.examples) || self.strategy == 'Embedding'",
+            message="examples go with strategy Embedding and with no other: set strategy to Embedding, "
+            "or remove examples",
+            holds=lambda routing: routing.examples is None or routing.strategy == "Embedding",
+        ),
+    )
+
+
+class Hedge(Model):
+    """A second target is asked beside the first where that is slow; who answers first counts, both are paid."""
+
+    after: Annotated[Duration, about("Time without a first token after which the second is asked.", "1500ms")]
+    budget: Annotated[
+        str,
+        about("Most of a worker's calls that are asked twice.", "5%", max_length=8),
+        matches(
+            r"(100|[0-9]{1,2}(\.[0-9]{1,2})?)%", "must be a percentage with its sign, at most 100%, such as 2% or 12.5%"
+        ),
+    ] = "5%"
 
 
 class Cache(Model):
@@ -158,6 +324,9 @@ class ModelRouteSpec(Model):
         ListOf(),
     ] = ()
     cache: Annotated[Cache | None, about("Use answers to equal calls again. Unset: never.", {"ttl": "1h"})] = None
+    hedge: Annotated[
+        Hedge | None, about("Ask a second target where the first is slow. Unset: never.", {"after": "1500ms"})
+    ] = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(_targets_declared(tier) for tier in TIERS),
@@ -173,11 +342,22 @@ class ModelRouteSpec(Model):
             "declare it there, or remove it from fallback",
             holds=lambda spec: all(tier in spec.tiers.declared() for tier in spec.fallback),
         ),
+        Rule(
+            cel=f"self.routing.rules.all(r, {_DECLARED_CEL.format('r.tier')})",
+            message="routing.rules names a tier that spec.tiers does not declare: declare it there, or choose another",
+            holds=lambda spec: all(rule.tier in spec.tiers.declared() for rule in spec.routing.conditions),
+        ),
     )
 
 
 class ModelRouteStatus(Status):
     """What the route is."""
+
+    tiers: Annotated[
+        str | None,
+        about("The tiers with their first models.", "fast llama-3-8b, mid claude-haiku", max_length=512),
+    ] = None
+    tenants: Annotated[Int | None, about("Tenants that use it.", 1, ge=0)] = None
 
 
 class ModelRoute(Kind):
@@ -188,8 +368,10 @@ class ModelRoute(Kind):
     columns: ClassVar[tuple[Column, ...]] = (
         condition_column("Ready", "Ready", "status", "True: every worker that uses it has loaded it."),
         condition_column("Reason", "Ready", "reason", "Why it is ready or not."),
+        Column(name="Strategy", path=".spec.routing.strategy", description="How a request gets its tier."),
         Column(name="Default", path=".spec.routing.default", description="The tier where the strategy does not say."),
-        Column(name="Strategy", path=".spec.routing.strategy", description="How a request gets its tier.", wide=True),
+        Column(name="Tenants", path=".status.tenants", type="integer", description="Tenants that use it."),
+        Column(name="Tiers", path=".status.tiers", description="The tiers with their first models.", wide=True),
         condition_column("Message", "Ready", "message", "What to do.", wide=True),
         AGE,
     )

@@ -48,6 +48,10 @@ def document_file(connector: str) -> str:
     return f"document.{connector}"
 
 
+ROUTING_EXAMPLES_FILE = "routing-examples"
+"""File name under ``CONFIG_DIR`` of the ModelRoute's labelled examples, JSON lines."""
+
+
 def secret_file(secret: str, key: str) -> str:
     """File name under ``CONFIG_DIR`` of one key of a Secret that the tenant's objects refer to."""
     return f"secret.{secret}.{key}"
@@ -66,6 +70,11 @@ def events_key(tenant: str) -> str:
 def breakers_key(tenant: str) -> str:
     """Redis hash of what a tenant's workers know of their breakers: a JSON record under each breaker's name."""
     return f"{{{tenant}}}:breakers"
+
+
+def limits_key(tenant: str) -> str:
+    """Beginning of the Redis keys under which a tenant's workers count what its limits bound."""
+    return f"{{{tenant}}}:limits"
 
 
 def session_key(tenant: str, session: str, part: str) -> str:

@@ -146,6 +146,18 @@ class Memory(Model):
     ] = 32000
 
 
+class UserLimits(Model):
+    """What one user may use, so that nobody takes all that the tenant may."""
+
+    requests_per_minute: Annotated[
+        Int | None, about("Most requests a minute. Unset: only the tenant's limit.", 20, ge=1, le=1_000_000)
+    ] = None
+    tokens_per_minute: Annotated[
+        Int | None,
+        about("Most model tokens a minute. Unset: only the tenant's limit.", 40_000, ge=1, le=1_000_000_000),
+    ] = None
+
+
 class Limits(Model):
     """What a tenant may use; above it users are told to wait."""
 
@@ -159,6 +171,39 @@ class Limits(Model):
     daily_budget_usd: Annotated[
         Money | None, about("Most USD a day (UTC) for models, as a string. Unset: no limit.", "250")
     ] = None
+    soft_budget_percent: Annotated[
+        Int,
+        about(
+            "Of dailyBudgetUSD: above it the cheapest tier serves what it can, and operators are told.",
+            80,
+            ge=1,
+            le=100,
+        ),
+    ] = 80
+    per_user: Annotated[
+        UserLimits, about("What one user may use. Unset: only the tenant's limits.", {"requestsPerMinute": 20})
+    ] = UserLimits()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.perUser.requestsPerMinute) || self.perUser.requestsPerMinute <= self.requestsPerMinute",
+            message="perUser.requestsPerMinute is above requestsPerMinute (600 where it is not set) of all users: "
+            "lower it or raise the other",
+            holds=lambda limits: (
+                limits.per_user.requests_per_minute is None
+                or limits.per_user.requests_per_minute <= limits.requests_per_minute
+            ),
+        ),
+        Rule(
+            cel="!has(self.perUser.tokensPerMinute) || self.perUser.tokensPerMinute <= self.tokensPerMinute",
+            message="perUser.tokensPerMinute is above tokensPerMinute (400000 where it is not set) of all users: "
+            "lower it or raise the other",
+            holds=lambda limits: (
+                limits.per_user.tokens_per_minute is None
+                or limits.per_user.tokens_per_minute <= limits.tokens_per_minute
+            ),
+        ),
+    )
 
 
 MountPath = Annotated[

@@ -372,7 +372,13 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "identity/teams/tenantID": st.sampled_from(["7f1c0b7e", "7F1C0B7E-5d0a-4c43-9d51-0a8f6c1f2b11"]),
         "workers": opt({}, minReplicas=st.integers(1, 6), maxReplicas=st.integers(1, 6)),
         "memory": opt({}, workingTTL=DURATION),
-        "limits": obj(dailyBudgetUSD=MONEY),
+        "limits": obj(dailyBudgetUSD=MONEY)
+        | opt(
+            {},
+            requestsPerMinute=st.integers(1, 9),
+            softBudgetPercent=st.sampled_from([0, 1, 100, 101]),
+            perUser=opt({}, requestsPerMinute=st.integers(0, 9), tokensPerMinute=st.integers(399_999, 400_001)),
+        ),
         "credentials/backend": st.sampled_from(["Vault", "Kubernetes"]),
         "credentials/vault/address": URL,
         "credentials/vault/mount": MOUNT,
@@ -445,10 +451,34 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "tiers/fast/targets/0/provider": st.sampled_from(["anthropic", "other"]),
         "tiers/mid/targets/0/provider": st.sampled_from(["anthropic", "other"]),
         "tiers/power": obj(targets=st.sampled_from([[{"provider": p, "model": "m"}] for p in ("local", "other")])),
-        "tiers/fast/targets/0/pricePer1K": obj(input=MONEY),
+        "tiers/fast/targets/0/pricePer1K": opt({}, input=MONEY, cachedInput=MONEY),
         "routing/default": TIER,
         "fallback": st.lists(TIER, max_size=2),
         "cache": obj(ttl=DURATION),
+        "providers/0/protocol": st.sampled_from(["ChatCompletions", "Responses", "Messages", "messages"]),
+        "providers/0/timeouts": opt({}, firstToken=DURATION, whole=DURATION),
+        "providers/0/breaker": opt({}, window=st.integers(1, 20), minimumCalls=st.integers(1, 20), openFor=DURATION)
+        | opt({}, slowCallAfter=DURATION, slowCallRatePercent=st.integers(98, 101)),
+        "tiers/fast/targets/0": opt(
+            {"provider": st.just("local"), "model": st.just("m")},
+            contextTokens=st.sampled_from([999, 1000, 4096, 4097, 200_000]),
+            maxOutputTokens=st.sampled_from([15, 16, 999, 4096, 200_000]),
+            reasoning=st.sampled_from(["Low", "High", "low"]),
+            weight=st.integers(0, 1001),
+            priority=st.integers(-1, 101),
+        ),
+        "routing/rules": st.lists(
+            obj(when=st.sampled_from(["systems > 2", "", "x" * 513, "not CEL ("]), tier=TIER), max_size=2
+        ),
+        "routing": opt(
+            {"default": st.just("mid")},
+            strategy=st.sampled_from(["Complexity", "Embedding", "Fixed", "Luck"]),
+            examples=obj(configMapKeyRef=key_ref),
+            escalate=st.sampled_from([True, False, "true"]),
+        ),
+        "hedge": opt(
+            {"after": DURATION}, budget=st.sampled_from(["5%", "100%", "99.99%", "100.0%", "101%", "007%", "5", "%"])
+        ),
     },
     "Rollout": {
         "template/modelRouteRef": REF,

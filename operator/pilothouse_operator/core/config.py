@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
+from typing import Literal
 
 from pilothouse_api import Connector, ModelRoute, Tenant, names, parse_duration
 from pilothouse_api.connector import Breaker, ConnectorSpec
 from pilothouse_api.egress import EgressRule
-from pilothouse_api.meta import LocalRef
-from pilothouse_api.tenant import AgentTemplate
+from pilothouse_api.meta import LocalRef, parse_percent
+from pilothouse_api.modelroute import Provider, Target
+from pilothouse_api.tenant import AgentTemplate, Limits
 from pilothouse_api.workerconfig import (
     AgentConfig,
     ApprovalRule,
@@ -20,11 +22,15 @@ from pilothouse_api.workerconfig import (
     ConnectorConfig,
     CredentialsConfig,
     EffectRule,
+    HedgeConfig,
     JWTBearerConfig,
+    LimitsConfig,
+    ModelTimeoutsConfig,
     OAuthConfig,
     OpenAPIConfig,
     ProviderConfig,
     RouteConfig,
+    RoutingRule,
     SecretValue,
     ServiceAccountConfig,
     TargetConfig,
@@ -44,8 +50,10 @@ from pilothouse_operator.core.refs import (
     TOKEN_KEY,
     SecretNeed,
     Secrets,
+    broken_keys,
     connector_needs,
     document_need,
+    examples_need,
     route_needs,
 )
 
@@ -125,18 +133,20 @@ def build(
     """The configuration; all that the route and the connectors need must be in ``given``."""
     chosen = sorted(connectors, key=lambda connector: connector.metadata.name)
     image = tenant.spec.agent.image or platform.image
+    broken = broken_keys(route, given.secrets)
     config = WorkerConfig(
         tenant=tenant.metadata.name,
         namespace=tenant.metadata.namespace,
         display_name=tenant.spec.display_name,
         revision=revision_of(tenant, image),
         agent=_agent(tenant.spec.agent),
-        route=_route(route),
+        route=_route(route, broken),
         connectors=tuple(_connector(connector) for connector in chosen),
         credentials=_credentials(tenant, given),
         egress=platform.egress_of(tenant.metadata.namespace),
         public_url=platform.public_url,
         short_term_ttl_seconds=int(parse_duration(tenant.spec.memory.short_term_ttl)),
+        limits=_limits(tenant.spec.limits),
         concurrent_runs=tenant.spec.limits.concurrent_runs,
     )
     files = {
@@ -146,13 +156,23 @@ def build(
     }
     authority = _authority(tenant, given)
     needs = (*route_needs(route), *_file_needs(tenant, chosen), *((authority,) if authority else ()))
+    of_broken = {
+        names.secret_file(provider.credentials_secret_ref.name, API_KEY)
+        for provider in route.spec.providers
+        if provider.name in broken and provider.credentials_secret_ref is not None
+    }
     for need in needs:
+        if names.secret_file(need.secret, need.key) in of_broken:
+            continue
         files[names.secret_file(need.secret, need.key)] = given.secrets[need.secret][need.key]
     for connector in chosen:
         document = document_need(connector)
         if document is not None:
             place = given.secrets if document.kind == "Secret" else given.config_maps
             files[names.document_file(connector.metadata.name)] = place[document.secret][document.key]
+    labelled = examples_need(route)
+    if labelled is not None:
+        files[names.ROUTING_EXAMPLES_FILE] = given.config_maps[labelled.secret][labelled.key]
     for key, content in given.account_keys.items():
         files[names.secret_file(names.account_keys(tenant.metadata.name), key)] = content
     return Built(config, files)
@@ -208,34 +228,82 @@ def _micros(usd: Decimal) -> int:
     return int((usd * MICROS_PER_USD).to_integral_value(ROUND_CEILING))
 
 
-def _route(route: ModelRoute) -> RouteConfig:
+def _limits(limits: Limits) -> LimitsConfig:
+    budget = limits.daily_budget_usd
+    return LimitsConfig(
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute,
+        concurrent_runs=limits.concurrent_runs,
+        daily_budget_micros=None if budget is None else _micros(budget),
+        soft_budget_percent=limits.soft_budget_percent,
+        user_requests_per_minute=limits.per_user.requests_per_minute or 0,
+        user_tokens_per_minute=limits.per_user.tokens_per_minute or 0,
+    )
+
+
+def _route(route: ModelRoute, broken: Collection[str]) -> RouteConfig:
+    """Without the providers that are ``broken``; a tier that loses all of its targets stays, so that the tiers which
+    are tried after it keep their order."""
     spec = route.spec
+    routing, hedge = spec.routing, spec.hedge
     return RouteConfig(
-        providers=tuple(
-            ProviderConfig(
-                name=provider.name,
-                type=provider.type,
-                base_url=provider.base_url,
-                api_key_file=names.secret_file(provider.credentials_secret_ref.name, API_KEY)
-                if provider.credentials_secret_ref is not None
-                else None,
-            )
-            for provider in spec.providers
-        ),
+        providers=tuple(_provider(provider) for provider in spec.providers if provider.name not in broken),
         tiers={
-            tier: tuple(
-                TargetConfig(
-                    provider=target.provider,
-                    model=target.model,
-                    input_price_per_1k=target.price_per_1k.input,
-                    output_price_per_1k=target.price_per_1k.output,
-                )
-                for target in targets
-            )
+            tier: tuple(_target(target) for target in targets if target.provider not in broken)
             for tier, targets in spec.tiers.declared().items()
         },
-        default_tier=spec.routing.default,
+        default_tier=routing.default,
         fallback=spec.fallback,
+        strategy=routing.strategy,
+        rules=tuple(RoutingRule(when=rule.when, tier=rule.tier) for rule in routing.conditions),
+        examples_file="" if examples_need(route) is None else names.ROUTING_EXAMPLES_FILE,
+        escalate=routing.escalate,
+        cache_seconds=0 if spec.cache is None else parse_duration(spec.cache.ttl),
+        hedge=None
+        if hedge is None
+        else HedgeConfig(after_seconds=parse_duration(hedge.after), budget_percent=100 * parse_percent(hedge.budget)),
+    )
+
+
+def _provider(provider: Provider) -> ProviderConfig:
+    ref, bounds = provider.credentials_secret_ref, provider.timeouts
+    return ProviderConfig(
+        name=provider.name,
+        type=provider.type,
+        protocol=provider.protocol,
+        base_url=provider.base_url,
+        api_key_file=None if ref is None else names.secret_file(ref.name, API_KEY),
+        timeouts=ModelTimeoutsConfig(
+            connect=parse_duration(bounds.connect),
+            first_token=parse_duration(bounds.first_token),
+            between_tokens=parse_duration(bounds.between_tokens),
+            whole=parse_duration(bounds.whole),
+        ),
+        breaker=_breaker(provider.breaker),
+    )
+
+
+_REASONING: Mapping[str | None, Literal["", "low", "medium", "high"]] = {
+    None: "",
+    "Low": "low",
+    "Medium": "medium",
+    "High": "high",
+}
+
+
+def _target(target: Target) -> TargetConfig:
+    price = target.price_per_1k
+    return TargetConfig(
+        provider=target.provider,
+        model=target.model,
+        input_price_per_1k=price.input,
+        output_price_per_1k=price.output,
+        cached_input_price_per_1k=price.cached_input,
+        priority=target.priority,
+        weight=target.weight,
+        context_tokens=target.context_tokens or 0,
+        max_output_tokens=target.max_output_tokens,
+        reasoning=_REASONING[target.reasoning],
     )
 
 

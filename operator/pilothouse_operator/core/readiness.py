@@ -51,6 +51,8 @@ class WorkerReport:
     """Why the credentials' store can't be asked; empty where it can, or there is none."""
     credentials_until: datetime | None = None
     """While the store is away: when the first of the cached credentials ends."""
+    route_problems: tuple[str, ...] = ()
+    """What is wrong with the model route although it was loaded, a sentence each."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,41 @@ def route_needs(route: ModelRoute) -> tuple[SecretNeed, ...]:
     return tuple(need for provider in route.spec.providers for need in _needs(provider.credentials_secret_ref, API_KEY))
 
 
+def examples_need(route: ModelRoute) -> SecretNeed | None:
+    """Where the route's labelled examples lie; None: those that Pilothouse brings along count, or none do."""
+    if route.spec.routing.examples is None:
+        return None
+    ref = route.spec.routing.examples.config_map_key_ref
+    return SecretNeed(ref.name, ref.key, "ConfigMap")
+
+
+def broken_keys(route: ModelRoute, secrets: Secrets) -> dict[str, str]:
+    """Providers whose key is there and can't be one, by name, with what is wrong and what to do."""
+    found = {}
+    for provider in route.spec.providers:
+        for need in _needs(provider.credentials_secret_ref, API_KEY):
+            why = broken_key(secrets.get(need.secret, {}).get(need.key, b"-"))
+            if why is not None:
+                found[provider.name] = (
+                    f'Key "{need.key}" of Secret "{need.secret}" {why}. Provider {provider.name} is left out. '
+                    f"Write the key anew: kubectl create secret generic {need.secret} --from-literal={need.key}=…"
+                )
+    return found
+
+
+def broken_key(content: bytes) -> str | None:
+    """What is wrong with an API key, a few words; None where nothing is. One line's end after it is forgiven: editors
+    write it. A key is sent in a header, which can hold neither a line break nor what is not ASCII."""
+    key = content.decode("latin-1").removesuffix("\n").removesuffix("\r")
+    if not key.strip():
+        return "is empty"
+    if "\n" in key or "\r" in key:
+        return "has a line break in it"
+    if any(not 33 <= ord(character) <= 126 for character in key.strip()):
+        return "has a character that no key has (a blank, a control character, or one that is not ASCII)"
+    return None
+
+
 def tenant_needs(tenant: Tenant) -> tuple[SecretNeed, ...]:
     """What the tenant's own channels need."""
     slack, teams = tenant.spec.identity.slack, tenant.spec.identity.teams
@@ -118,7 +153,10 @@ def needs_of(raw: Json) -> tuple[SecretNeed, ...]:
         return connector_needs(connector) + (() if document is None else (document,))
     if raw["kind"] == "ModelRoute":
         route = parse(ModelRoute, raw)
-        return () if isinstance(route, Problem) else route_needs(route)
+        if isinstance(route, Problem):
+            return ()
+        labelled = examples_need(route)
+        return route_needs(route) + (() if labelled is None else (labelled,))
     if raw["kind"] == "Tenant":
         tenant = parse(Tenant, raw)
         if isinstance(tenant, Problem):

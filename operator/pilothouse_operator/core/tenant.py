@@ -18,13 +18,13 @@ from datetime import datetime
 
 from pilothouse_api import ModelRoute, Tenant, names
 from pilothouse_operator.core import conditions as c
-from pilothouse_operator.core import connectors, credentials
+from pilothouse_operator.core import connectors, credentials, routes
 from pilothouse_operator.core.config import Built, Given, Platform, build, revision_of
 from pilothouse_operator.core.connectors import Attached, Observed
 from pilothouse_operator.core.diff import is_current, stamped
 from pilothouse_operator.core.oauth import called_urls
 from pilothouse_operator.core.readiness import Fleet, Worker, WorkerReport, unmet
-from pilothouse_operator.core.refs import CA_KEY, Problem, Secrets, missing, parse, route_needs, tenant_needs
+from pilothouse_operator.core.refs import CA_KEY, Problem, Secrets, missing, parse, tenant_needs
 from pilothouse_operator.core.resources import DEPLOYMENT, Json, Key
 from pilothouse_operator.manifests import keys, network, vault, worker
 from pilothouse_operator.manifests.common import Owner
@@ -139,9 +139,9 @@ def usable_route(tenant: Tenant, view: TenantView) -> ModelRoute | Problem:
     route = parse(ModelRoute, view.route)
     if isinstance(route, Problem):
         return Problem(ROUTE_INVALID, f'ModelRoute "{name}": {route.message}')
-    lacking = missing(route_needs(route), view.secrets)
-    if lacking is not None:
-        return Problem(lacking.reason, f'ModelRoute "{name}": {lacking.message}')
+    problem = routes.unusable(route, view.secrets, view.config_maps)
+    if problem is not None:
+        return Problem(problem.reason, f'ModelRoute "{name}": {problem.message}')
     return route
 
 
@@ -226,7 +226,7 @@ def _decide_running(
         statuses=_present(status) + connectors.statuses(attached, observed, now, vault=in_vault, blocked=blocked),
         settled=waiting is None,
         worth_asking=fleet.worth_asking,
-        watched=in_vault or bool(built.config.connectors),
+        watched=in_vault or bool(built.config.connectors or built.config.route.providers),
         access=access,
     )
 

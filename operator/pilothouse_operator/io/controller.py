@@ -122,7 +122,10 @@ class Controller:
         if key.kind == ROLLOUT.kind:
             await self._write_status(self._decide_rollout(key))
             return tenant.Decision()
+        said = self.gatherer.said_of_route(key)
         view = await self.gatherer.tenant(key)
+        if view.route is not None and self.gatherer.said_of_route(key) != said:
+            self.queue.add(Key(MODEL_ROUTE.kind, *_place(view.route)))
         decision = tenant.decide(view, self._now(), self._random_bytes)
         if decision.creates:
             for body in decision.creates:

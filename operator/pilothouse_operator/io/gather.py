@@ -45,6 +45,8 @@ class Gatherer:
         self._vault = vault
         self._content_users: dict[tuple[str, str, str], set[Key]] = {}
         """By kind, namespace and name of a Secret or a ConfigMap."""
+        self._said: dict[Key, tuple[str, ...]] = {}
+        """What each Tenant's workers reported of its route's providers when they were last asked."""
 
     async def tenant(self, key: Key, *, ask: bool = True) -> TenantView:
         """The view of a Tenant; with ``ask=False`` the workers are left out."""
@@ -65,6 +67,7 @@ class Gatherer:
         if ask and raw is not None:
             workers = self._workers(key)
             reports = await self._ask(worker for worker in workers if not worker.terminating)
+            self._hear(key, reports)
         return TenantView(
             key=key,
             platform=self._platform,
@@ -92,13 +95,22 @@ class Gatherer:
         raw = self._alive(self._cache.get(MODEL_ROUTE.kind, key.namespace, key.name))
         if raw is None:
             return None
-        secrets, _ = await self._content(key, [raw])
+        secrets, config_maps = await self._content(key, [raw])
         users = []
         for tenant in self._cache.grouped(TENANT.kind, key.namespace, key.name):
             view = await self.tenant(Key(TENANT.kind, key.namespace, tenant["metadata"]["name"]), ask=False)
             built = configuration(view)
-            users.append(modelroute.User(tenant, None if isinstance(built, Problem) else built.hash))
-        return modelroute.RouteView(raw, secrets, tuple(users))
+            expected = None if isinstance(built, Problem) else built.hash
+            users.append(modelroute.User(tenant, expected, self._said.get(view.key)))
+        return modelroute.RouteView(raw, secrets, config_maps, tuple(users))
+
+    def _hear(self, key: Key, reports: dict[str, WorkerReport]) -> None:
+        if said := [report for report in reports.values() if report.error is None]:
+            self._said[key] = tuple(dict.fromkeys(each for report in said for each in report.route_problems))
+
+    def said_of_route(self, key: Key) -> tuple[str, ...] | None:
+        """What the Tenant's workers reported of its route's providers when they were last asked."""
+        return self._said.get(key)
 
     def affected(self, raw: Json) -> set[Key]:
         """The keys whose decision an object may change."""

@@ -13,6 +13,8 @@ from pilothouse_operator.core.readiness import ConnectorReport, Worker, WorkerRe
 from pilothouse_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
 TIMEOUT_SECONDS = 1.0
+MAX_PROBLEMS = 8
+"""Sentences about a model route that are kept of one worker: a condition shows a few."""
 _REACHABLE = {agent_pb2.REACHABILITY_REACHABLE: True, agent_pb2.REACHABILITY_UNREACHABLE: False}
 
 
@@ -44,6 +46,7 @@ def report_of(status: agent_pb2.GetStatusResponse) -> WorkerReport:
         connectors=tuple(_connector(one) for one in sorted(status.connectors, key=lambda one: one.name)),
         credentials_error=status.credentials_error,
         credentials_until=None if until is None else until.ToDatetime(tzinfo=UTC).replace(microsecond=0),
+        route_problems=tuple(sorted(set(status.route_problems))[:MAX_PROBLEMS]),
     )
 
 

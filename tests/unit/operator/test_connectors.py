@@ -355,6 +355,6 @@ def test_a_connector_that_no_worker_can_use_is_not_ready_and_the_tenant_names_it
     assert 'Connector "jira": The document' in world.condition("ResolvedRefs")["message"]
 
 
-def test_workers_are_asked_again_only_where_they_know_something() -> None:
+def test_workers_are_asked_again_for_what_no_event_tells() -> None:
     assert ready_world(with_connector("jira")).decide().watched
-    assert not ready_world().decide().watched
+    assert ready_world().decide().watched  # how they get on with the providers
