@@ -260,6 +260,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
             active_runs=len(self._runs),
             config_error=self.watcher.error if self.watcher else "",
             connectors=status.connector_statuses(runtime) if runtime else (),
+            route_problems=runtime.route_problems if runtime else (),
             **_credentials(runtime),
         )
 
