@@ -35,6 +35,7 @@ caller: ContextVar[str | None] = ContextVar("caller", default=None)
 credential: ContextVar[str | None] = ContextVar("credential", default=None)
 """How the request's token came to be (``static``, ``authorization_code``, …), for the log; never the token itself."""
 
+_WHOLE = ("status", "abort_after_chunks", "context_tokens")
 _SECRET_PARAMETERS = re.compile(
     r"(^|&)(access_token|refresh_token|id_token|token|code|assertion|subject_token|client_secret|code_verifier)=[^&]*",
     re.IGNORECASE,
@@ -61,6 +62,12 @@ class Faults:
     """Models: speed of the tokens after the first; 0: no waiting."""
     abort_after_chunks: int = 0
     """Models: the connection is cut after so many streamed chunks; 0: never."""
+    error: str = ""
+    """Models: how requests fail, a name of ``models/errors.py``; ``error_rate`` is their share then, 0: all of them."""
+    models: str = ""
+    """Models: glob over the names of the models that ``error`` and ``context_tokens`` concern; "": all."""
+    context_tokens: int = 0
+    """Models: a longer prompt is refused; 0: no bound."""
 
     def changed(self, body: object) -> Faults:
         """These faults with the fields in ``body`` set. Raises ValueError that names the bad field."""
@@ -75,10 +82,14 @@ class Faults:
                 if not (isinstance(value, list) and len(value) == 2 and all(_number(v) for v in value)):
                     raise ValueError(f"{name} must be [lowest, highest] in milliseconds")
                 values[name] = (float(min(value)), float(max(value)))
+            elif isinstance(known[name], str):
+                if not isinstance(value, str):
+                    raise ValueError(f"{name} must be text")  # noqa: TRY004 - one error type for the caller
+                values[name] = value
             elif not _number(value):
                 raise ValueError(f"{name} must be a number of 0 or more")
             else:
-                values[name] = int(value) if name in ("status", "abort_after_chunks") else float(value)
+                values[name] = int(value) if name in _WHOLE else float(value)
         if values.get("error_rate", 0) > 1:
             raise ValueError("error_rate is a share of 0..1")
         if not 400 <= values.get("status", 503) <= 599:
@@ -122,8 +133,12 @@ class Sim:
         *,
         limits: bool = True,
         limit_headers: LimitHeaders = lambda _per_minute, wait: {"Retry-After": str(max(1, round(wait + 0.5)))},
+        check: Callable[[Faults], object] = lambda _faults: None,
     ) -> None:
-        """``limits`` False: the application itself keeps to ``rate_limit_per_minute``, in its vendor's way."""
+        """``limits`` False: the application itself keeps to ``rate_limit_per_minute``, in its vendor's way.
+
+        ``check`` raises ValueError for faults that the application does not know."""
+        self._check = check
         self._limits = limits
         self._limit_headers = limit_headers
         self.faults = faults
@@ -178,7 +193,7 @@ class Sim:
             return self._render_error(413, "The request is too large.")
         if faults.latency_ms[1]:
             await asyncio.sleep(self.rng.uniform(*faults.latency_ms) / 1000)
-        if faults.error_rate and self.rng.random() < faults.error_rate:
+        if faults.error_rate and not faults.error and self.rng.random() < faults.error_rate:
             return self._render_error(faults.status, "The service is temporarily unavailable (injected fault).")
         if faults.rate_limit_per_minute and self._limits:
             who = request.headers.get("Authorization") or request.headers.get("x-api-key") or request.remote or ""
@@ -202,7 +217,9 @@ class Sim:
 
     async def _post_faults(self, request: web.Request) -> web.Response:
         try:
-            self.faults = self.faults.changed(json.loads(await request.text()))
+            changed = self.faults.changed(json.loads(await request.text()))
+            self._check(changed)
+            self.faults = changed
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(dataclasses.asdict(self.faults))

@@ -31,9 +31,9 @@ class Pace:
         self._rng = rng
         self._debt = 0.0
 
-    async def first(self) -> None:
-        """Waits for the time to the first token."""
-        await asyncio.sleep(self._rng.uniform(*self._faults.ttft_ms) / 1000)
+    async def first(self, delay_ms: float | None = None) -> None:
+        """Waits for the time to the first token; ``delay_ms`` in place of the faults' own."""
+        await asyncio.sleep((self._rng.uniform(*self._faults.ttft_ms) if delay_ms is None else delay_ms) / 1000)
 
     async def piece(self, text: str) -> None:
         """Waits for the time that the text's tokens take; short waits are summed up to 10 ms, to save wake-ups."""

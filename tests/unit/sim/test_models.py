@@ -1,4 +1,4 @@
-"""The model stand-in's protocols: OpenAI's chunks and Anthropic's events join to what was planned."""
+"""The model stand-in's protocols: what it answers joins to what was planned, streamed or not."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ SCHEMAS = {
     "jira__issue__search": ["text", "project", "mine", "open"],
     "jira__issue__create": ["project", "summary"],
 }
-TOOLS = [
+TOOLS: list[Any] = [
     {"type": "function", "function": {"name": n, "parameters": {"type": "object", "properties": {p: {} for p in ps}}}}
     for n, ps in SCHEMAS.items()
 ]
+VERSION = {"anthropic-version": "2023-06-01"}
 
 
 @asynccontextmanager
@@ -35,8 +36,8 @@ async def server(**faults: Any) -> AsyncIterator[TestClient[Any, Any]]:
 
 
 async def sse(client: TestClient[Any, Any], path: str, body: dict[str, Any]) -> list[str]:
-    async with client.post(path, json=body) as response:
-        assert response.status == 200
+    async with client.post(path, json=body, headers=VERSION) as response:
+        assert response.status == 200, await response.text()
         assert response.content_type == "text/event-stream"
         return [line[6:] for line in (await response.text()).splitlines() if line.startswith("data: ")]
 
@@ -93,44 +94,65 @@ async def test_anthropic_streams_tool_use_and_reads_results() -> None:
         result = {"type": "tool_result", "tool_use_id": "t1", "content": '{"issues":[{"key":"IT-1","summary":"A"}]}'}
         use = {"type": "tool_use", "id": "t1", "name": "jira__issue__search", "input": {}}
         body["messages"] += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
-        async with client.post("/v1/messages", json={**body, "stream": False}) as response:
+        async with client.post("/v1/messages", json={**body, "stream": False}, headers=VERSION) as response:
             answer = await response.json()
     assert "IT-1: A" in answer["content"][0]["text"]
     assert answer["stop_reason"] == "end_turn"
 
 
-@pytest.mark.parametrize(
-    "body", ["", "[]", "{}", '{"messages": []}', '{"messages": [1]}', '{"messages": [{"role": 1}]}']
-)
-async def test_bad_requests_are_refused_in_each_dialect(body: str) -> None:
-    async with server() as client:
-        for path in ("/v1/chat/completions", "/v1/messages"):
-            async with client.post(path, data=body) as response:
-                assert response.status == 400
-                assert (await response.json())["error"]["message"]
-
-
-async def test_odd_parts_of_a_conversation_are_read_leniently() -> None:
-    messages = [
-        {"role": "user", "content": [{"type": "text", "text": "show IT-1"}, {"type": "image_url"}]},
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": "a", "function": {"name": "x", "arguments": "{"}}],
-        },
-        {"role": "tool", "tool_call_id": "other", "content": "<<<"},
-    ]
-    body = {"messages": messages, "tools": [None, {}]}
-    async with server() as client, client.post("/v1/chat/completions", json=body) as response:
-        assert response.status == 200
-
-
 async def test_faults_fail_and_cut_streams() -> None:
-    body = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
     failing = server(error_rate=1, status=500)
-    async with failing as client, client.post("/v1/chat/completions", json=body) as response:
-        assert response.status == 500
-        assert (await response.json())["error"]["type"] == "server_error"
+    async with failing as client:
+        async with client.post("/v1/chat/completions", json=body) as response:
+            assert response.status == 500
+            assert (await response.json())["error"]["type"] == "server_error"
+        async with client.post("/v1/messages", json=body) as response:
+            assert (await response.json())["error"]["type"] == "api_error"
     async with server(abort_after_chunks=2) as client:
         with pytest.raises(aiohttp.ClientError):
             await sse(client, "/v1/chat/completions", body)
+
+
+async def test_each_answer_says_what_is_left_and_a_limit_says_when_to_come_back() -> None:
+    chat: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    async with server(rate_limit_per_minute=8) as client:
+        async with client.post("/v1/chat/completions", json=chat) as response:
+            assert response.headers["x-ratelimit-limit-requests"] == "8"
+            assert response.headers["x-ratelimit-remaining-requests"] == "7"
+            assert response.headers["x-request-id"]
+        async with client.post("/v1/messages", json={**chat, "max_tokens": 9}, headers=VERSION) as response:
+            assert response.headers["anthropic-ratelimit-requests-remaining"] == "6"
+            assert response.headers["request-id"]
+        async with client.post("/v1/messages", json={**chat, "max_tokens": 9}, headers=VERSION) as response:
+            assert response.status == 429
+            assert int(response.headers["retry-after"]) >= 1
+            assert (await response.json())["error"]["type"] == "rate_limit_error"
+
+
+async def test_a_prompts_beginning_that_was_sent_before_is_cached() -> None:
+    long = "All of the rules. " * 400
+    chat: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "system", "content": long}, {"role": "user", "content": "hello"}],
+    }
+    seen = []
+    async with server() as client:
+        for question in ("hello", "show IT-1"):
+            chat["messages"][1] = {"role": "user", "content": question}
+            async with client.post("/v1/chat/completions", json=chat) as response:
+                seen.append((await response.json())["usage"]["prompt_tokens_details"]["cached_tokens"])
+        message = {
+            "model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}],
+            "system": [{"type": "text", "text": long, "cache_control": {"type": "ephemeral"}}],
+        }  # fmt: skip
+        for _ in range(2):
+            async with client.post("/v1/messages", json=message, headers=VERSION) as response:
+                usage = (await response.json())["usage"]
+                seen.append((usage["cache_creation_input_tokens"], usage["cache_read_input_tokens"]))
+                assert 0 < usage["input_tokens"] < 50
+    assert seen[0] == 0
+    assert seen[1] % 128 == 0
+    assert seen[1] >= 1024
+    assert seen[2][0] > 1024
+    assert seen[3] == (0, seen[2][0])
