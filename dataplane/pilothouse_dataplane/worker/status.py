@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilothouse_dataplane.core.messages import Effect, Tool
+from pilothouse_dataplane.core.messages import Effect, Lookup, Tool
 from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker.probing import Reached
 from pilothouse_dataplane.worker.runtime import Runtime
@@ -54,10 +54,20 @@ def _described(tool: Tool, connector: str) -> agent.ToolDescription:
         effect=_EFFECTS[tool.effect],
         idempotent=tool.idempotent,
         parameters_json=wire.json_text(tool.parameters),
-        key_by=tool.key_by if tool.effect is not Effect.READ else "",
+        key_by=tool.key_by or ("looked up" if tool.lookup is not Lookup.NONE else "")
+        if tool.effect is not Effect.READ
+        else "",
     )
     # a read waits for nobody, whatever a rule over all tools says
     if tool.approver is not None and tool.effect is not Effect.READ:
         described.approver = wire.APPROVERS[tool.approver.by]
         described.group = tool.approver.group
     return described
+
+
+def _once(tool: Tool) -> str:
+    """How a write is kept from happening twice, a few words."""
+    if tool.effect is Effect.READ:
+        return ""
+    looked_up = {Lookup.AUTHORITATIVE: "looked up", Lookup.EVENTUAL: "looked up, may lag"}
+    return tool.key_by or ("" if tool.idempotent else looked_up.get(tool.lookup, "not known: in doubt is told"))
