@@ -46,6 +46,7 @@ from pilothouse_dataplane.core.messages import (
     Effect,
     Message,
     Outcome,
+    Situation,
     Tool,
     ToolCall,
     ToolResult,
@@ -90,6 +91,7 @@ from pilothouse_dataplane.core.state import (
 MAX_CITATIONS = 10
 _EMPTY_NUDGE = "Your last reply was empty. Answer the user now, in one or two sentences."
 _TOO_LATE = "I ran out of time"
+_BROKE_OFF = "\n\n(That answer broke off. Here it begins anew:)\n\n"
 REPLY = Tool(
     "reply",
     "Give the answer together with the calls, where you know already how it will read once they have succeeded: a "
@@ -204,25 +206,43 @@ def advance(state: RunState, event: Event, now: float) -> Transition:
         case CallArrived():
             return _call_arrived(state, event.call)
         case ModelRestarted():
-            return _restarted(state)
+            return _restarted(state, event)
         case ModelFinished():
             return _decide(replace(state, usage=state.usage + event.usage), event)
         case ModelFailed():
             state = replace(state, usage=state.usage + event.usage)
             if state.steps or state.text.strip():
                 return _end(state, event.message)
-            return replace(state, phase=Phase.DONE), (Fail(event.message, event.retryable, state.usage),)
+            return replace(state, phase=Phase.DONE), (Fail(event.message, event.retryable, state.usage, event.limited),)
     return state, ()
 
 
 # --- the model's turn -------------------------------------------------------------------------------------------------
 def _think(state: RunState) -> Transition:
     offer = bool(state.shown) and state.rounds < state.limits.max_steps
+    situation = _situation(state)
     state = replace(
         state, phase=Phase.THINKING, text="", reply=None, drafted=(), known_reads={}, round_start=len(state.steps)
     )
     more = (FIND,) if len(state.shown) < len(state.catalog.tools) else ()
-    return state, (CallModel(state.messages, (*state.shown, *more, REPLY) if state.shown else (), offer),)
+    tools = (*state.shown, *more, REPLY) if state.shown else ()
+    budget = state.limits.budget_micros
+    left = None if budget is None else max(0, budget - state.usage.cost_micros)
+    return state, (CallModel(state.messages, tools, offer, situation, left),)
+
+
+def _situation(state: RunState) -> Situation:
+    """Where the run stands, at the end of a round."""
+    return Situation(
+        state.user_texts[-1] if state.user_texts else "",
+        state.asking.email,
+        earlier_turns=max(0, len(state.user_texts) + len(state.earlier_answers) - 1),
+        rounds=state.rounds,
+        systems=tuple(dict.fromkeys(tool.name.partition(".")[0] for tool in state.shown)),
+        effects=tuple(dict.fromkeys(tool.effect for tool in state.shown)),
+        writes=sum(step.writes and _may_have_written(step) for step in state.steps),
+        failed_calls=sum(step.unusable for step in state.steps[state.round_start :]),
+    )
 
 
 def _text(state: RunState, event: TextArrived) -> Transition:
@@ -245,9 +265,9 @@ def _call_arrived(state: RunState, call: ToolCall) -> Transition:
     return state, shown + actions
 
 
-def _restarted(state: RunState) -> Transition:
+def _restarted(state: RunState, event: ModelRestarted) -> Transition:
     """Another target begins the turn anew. What reads have returned is kept: they need not be made again."""
-    actions: list[Action] = []
+    actions: list[Action] = [ShowText(_BROKE_OFF)] if event.after_text else []
     known = dict(state.known_reads)
     for step in state.steps[state.round_start :]:
         if step.result is None:
@@ -336,7 +356,7 @@ def _add(state: RunState, call: ToolCall) -> Transition:
                 problem = f"{step.title} was not called: there is no step {missing[0]} before it."
         except ArgumentsError as error:
             problem = f"{step.title} was not called: {error}."
-    state = replace(state, steps=(*state.steps, step))
+    state = replace(state, steps=(*state.steps, replace(step, unusable=bool(problem))))
     result = ToolResult(Outcome.REFUSED, problem) if problem else None
     if result is None and tool is FIND:
         if step.needs:
@@ -427,6 +447,7 @@ def _try_start(state: RunState, step: Step) -> Transition:
         try:
             resolved = _resolved(state, step)
         except (Unresolved, ArgumentsError) as error:
+            state = _put(state, replace(step, unusable=True))
             return _refuse(state, step, f"{step.title} was not called: {error}.")
         sources = resolved.sources
         fingerprint = arguments_hash(step.tool.name, resolved.arguments)

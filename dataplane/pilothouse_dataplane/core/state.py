@@ -9,7 +9,16 @@ from typing import Any
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.catalog import Catalog
-from pilothouse_dataplane.core.messages import Citation, Effect, Message, Tool, ToolCall, ToolResult, Usage
+from pilothouse_dataplane.core.messages import (
+    Citation,
+    Effect,
+    Message,
+    Situation,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from pilothouse_dataplane.core.report import step_title
 
 
@@ -78,6 +87,8 @@ class Step:
     approval_id: str = ""
     request: ApprovalRequest | None = None
     """What was asked about it, where a person must decide."""
+    unusable: bool = False
+    """The model's fault: there is no such tool, or the arguments don't fit."""
     serial: int = 0
     """Tells this start from an earlier one of the same id, whose call was given up with the model's broken turn."""
     result: ToolResult | None = None
@@ -154,7 +165,10 @@ class CallArrived:
 
 @dataclass(frozen=True, slots=True)
 class ModelRestarted:
-    """The model's turn broke off before any text, and another target begins it anew: what it had called is void."""
+    """The model's turn broke off, and another target begins it anew: what it had called and written is void."""
+
+    after_text: bool = False
+    """The user has read some of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +199,8 @@ class ModelFailed:
     message: str
     retryable: bool = True
     usage: Usage = field(default_factory=Usage)
+    limited: bool = False
+    """A limit of the tenant or the user was reached; the message says when to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +237,10 @@ class CallModel:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
     offer_tools: bool
+    situation: Situation
+    """As far as the machine knows it: without groups and permissions."""
+    budget_micros: int | None = None
+    """Micro-dollars that are left of the run's budget; None: no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +329,7 @@ class Fail:
     message: str
     retryable: bool
     usage: Usage
+    limited: bool = False
 
 
 Action = (

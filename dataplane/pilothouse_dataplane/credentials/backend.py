@@ -213,6 +213,13 @@ class Credentials:
         """Of a connector with mode UserOAuth. Raises CredentialUnavailable."""
         return self._oauth[connector].by_administrator(email)
 
+    async def linked(self, email: str) -> frozenset[str]:
+        """Connectors of mode UserOAuth in which this user has an account, her own or one that an administrator has
+        linked. Raises StoreUnavailable, CredentialUnavailable."""
+        accounts = self._backend.accounts
+        own = await accounts.of_user(email.casefold()) if accounts is not None and self._linkable else {}
+        return frozenset(name for name, source in self._oauth.items() if name in own or source.by_administrator(email))
+
     def problem(self, connector: ConnectorConfig) -> str:
         """Why a connector can't be used by anybody: one of its own secrets is missing; "" where none is."""
         for value in _needs(connector):

@@ -17,13 +17,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core import state as flow
-from pilothouse_dataplane.core.messages import ModelRequest, Outcome, ToolResult
+from pilothouse_dataplane.core.messages import Outcome, ToolResult
 from pilothouse_dataplane.core.timing import Cause
 from pilothouse_dataplane.ledger.base import (
     Asker,
@@ -34,8 +35,6 @@ from pilothouse_dataplane.ledger.base import (
     Finished,
     LedgerUnavailable,
 )
-from pilothouse_dataplane.models.cost import ModelCallRecord
-from pilothouse_dataplane.worker import messages as wire
 from pilothouse_dataplane.worker import problems
 from pilothouse_dataplane.worker.approvals import Approvals
 from pilothouse_dataplane.worker.begin import Begun, NotBegun, Wanted, begin
@@ -47,7 +46,7 @@ from pilothouse_dataplane.worker.publish import RunEvents
 from pilothouse_dataplane.worker.runtime import Runtime
 from pilothouse_dataplane.worker.stream import ClientStream, Outlet
 from pilothouse_dataplane.worker.telling import Teller
-from pilothouse_dataplane.worker.thinking import think
+from pilothouse_dataplane.worker.thinking import Thinking
 from pilothouse_dataplane.worker.tracing import RunSpans, Tracing
 from pilothouse_dataplane.worker.writes import Writes
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
@@ -80,6 +79,7 @@ class RunDriver:
         self._state: flow.RunState
         self._claim: Claim
         self._clock: RunClock
+        self._thinking: Thinking
         self._calls: Calls
         self._ending: Ending
         self._writes: Writes
@@ -185,6 +185,9 @@ class RunDriver:
         )
         self._teller = Teller(self._outlet, self._events)
         self._spans = RunSpans(self._tracing, runtime.config, claim.run, self._wanted.trace)
+        self._thinking = Thinking(
+            runtime, claim, self._clock, self._spans, self._events, self._inbox.put, begun.state.usage
+        )
         self._calls = Calls(
             runtime.toolset,
             self._writes,
@@ -241,7 +244,7 @@ class RunDriver:
                 case flow.CallModel():
                     if self._state.rounds == 0:
                         self._teller.planning()
-                    self._spawn(self._think(action))
+                    self._spawn(self._thinking.think(action))
                 case flow.SettleTool():
                     self._calls.settle(action)
                 case flow.CancelTool():
@@ -258,36 +261,11 @@ class RunDriver:
                     self._teller.planned()
                     self._cancel_all()
                     last = agent.ConverseEvent(error=problems.model_failed(action))
-                    await self._ending.end(last, action.usage, "failed")
+                    await self._ending.end(last, self._thinking.spent, "failed")
                     return True
         if questions:
             self._spawn(self._ask(questions))
         return self._waits_for_people() and await self._park()
-
-    async def _think(self, action: flow.CallModel) -> None:
-        runtime = self.runtime
-        span = self._spans.plan()
-        request = ModelRequest(action.messages, action.tools, allow_tools=action.offer_tools)
-
-        def called(record: ModelCallRecord) -> None:
-            self._spans.called(span, record)
-            self._events.publish(
-                model_called=events.ModelCalled(
-                    provider=record.provider,
-                    model=record.model,
-                    tier=record.tier,
-                    usage=wire.usage(record.usage),
-                    duration_ms=round(record.duration_seconds * 1000),
-                )
-            )
-
-        self._clock.begin(Cause.MODEL)
-        error = "cancelled"
-        try:
-            error = await think(runtime.models, request, self._clock.deadline, self._inbox.put, called)
-        finally:
-            self._clock.end(Cause.MODEL)
-            span.end(error)
 
     async def _ask(self, questions: list[flow.AskApproval]) -> None:
         if questions:
@@ -331,7 +309,8 @@ class RunDriver:
     # --- ends ---------------------------------------------------------------------------------------------------------
     async def _answer(self, answer: flow.Answer) -> None:
         self._cancel_all()
-        await self._ending.answer(answer)
+        await self._thinking.ended()  # a call that is cut off now costs something, too
+        await self._ending.answer(replace(answer, usage=self._thinking.spent))
 
     async def _fail(self) -> None:
         """Something is wrong in here. What was sent and has no outcome is in doubt."""
@@ -343,7 +322,8 @@ class RunDriver:
             for step in self._state.steps:
                 self._writes.cut(step, ToolResult(Outcome.UNKNOWN, f"{step.title}: its outcome is not known."))
             self._cancel_all()
-            await self._ending.end(last, self._state.usage, "failed")
+            await self._thinking.ended()
+            await self._ending.end(last, self._thinking.spent, "failed")
 
     async def _give_up(self) -> str:
         """Hand the run over: writes that are under way come back first, everything else begins anew elsewhere."""

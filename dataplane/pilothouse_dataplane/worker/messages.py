@@ -16,6 +16,7 @@ from pilothouse_dataplane.core.report import step_summary, step_title
 from pilothouse_dataplane.core.state import Answer, Step
 from pilothouse_dataplane.core.timing import TimeSplit
 from pilothouse_dataplane.ledger.base import ApprovalRecord, Asker, DeadLetterRecord, Verdict
+from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as events
 
@@ -120,7 +121,29 @@ def planned(seconds: float) -> agent.StepFinished:
 
 def usage(value: Usage) -> agent.Usage:
     return agent.Usage(
-        input_tokens=value.input_tokens, output_tokens=value.output_tokens, cost_micros=value.cost_micros
+        input_tokens=value.input_tokens,
+        output_tokens=value.output_tokens,
+        cost_micros=value.cost_micros,
+        cached_input_tokens=value.cached_input_tokens,
+    )
+
+
+def model_called(call_id: str, record: ModelCallRecord) -> events.ModelCalled:
+    return events.ModelCalled(
+        id=call_id,
+        provider=record.provider,
+        model=record.model,
+        tier=record.tier,
+        usage=usage(record.usage),
+        duration_ms=round(record.duration_seconds * 1000),
+        reason=record.reason,
+        cached=record.cached,
+        fallback=record.fallback,
+        aborted=record.aborted,
+        escalated=record.escalated,
+        first_token_ms=round(record.first_token_seconds * 1000),
+        estimated=record.estimated,
+        saved_micros=record.saved_micros,
     )
 
 

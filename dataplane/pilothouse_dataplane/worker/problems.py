@@ -82,7 +82,19 @@ def unreadable() -> agent.Error:
     )
 
 
+def limited(message: str) -> agent.Error:
+    """``message`` says what is used up, that nothing was done, and when to come back."""
+    return agent.Error(
+        code=agent.ERROR_CODE_RATE_LIMITED,
+        message=message,
+        user_action="Ask again when that time is over.",
+        retryable=True,
+    )
+
+
 def model_failed(fail: Fail) -> agent.Error:
+    if fail.limited:
+        return limited(fail.message)
     action = "Ask again in a minute." if fail.retryable else "Tell your administrator; asking again does not help."
     return agent.Error(
         code=agent.ERROR_CODE_MODEL_UNAVAILABLE,

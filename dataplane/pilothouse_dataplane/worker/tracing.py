@@ -39,6 +39,8 @@ PROVIDER = "gen_ai.provider.name"
 MODEL = "gen_ai.request.model"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+FIRST_TOKEN = "gen_ai.response.time_to_first_chunk"  # noqa: S105 - a name
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_TYPE = "gen_ai.tool.type"
@@ -48,6 +50,13 @@ SESSION = "pilothouse.session.id"
 TENANT = "pilothouse.tenant"
 REVISION = "pilothouse.revision"
 STEP = "pilothouse.step.id"
+TIER = "pilothouse.tier"
+REASON = "pilothouse.tier.reason"
+"""Why this tier, a few words."""
+ESCALATED = "pilothouse.tier.escalated"
+FALLBACK = "pilothouse.fallback"
+"""Why the target before this one did not answer."""
+CACHED = "pilothouse.cached"
 ACCOUNT = "pilothouse.account"
 """As whom a system was asked."""
 
@@ -207,7 +216,7 @@ class RunSpans:
         return self.run.child(f"plan {self._name}", {OPERATION: "plan", **self._ids})
 
     def called(self, span: Span, record: ModelCallRecord) -> None:
-        """Which model it was, and what it used."""
+        """Which model it was and why, and what it used; of several calls the last one's, the one that answered."""
         if self._on:
             usage = record.usage
             span.set(
@@ -216,6 +225,13 @@ class RunSpans:
                     MODEL: record.model,
                     INPUT_TOKENS: usage.input_tokens,
                     OUTPUT_TOKENS: usage.output_tokens,
+                    CACHED_TOKENS: usage.cached_input_tokens,
+                    FIRST_TOKEN: record.first_token_seconds,
+                    TIER: record.tier,
+                    REASON: record.reason,
+                    ESCALATED: record.escalated,
+                    CACHED: record.cached,
+                    **({FALLBACK: record.fallback} if record.fallback else {}),
                 }
             )
 

@@ -18,7 +18,7 @@ from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.credentials.base import CredentialSource
 from pilothouse_dataplane.ledger.base import Asker, Ledger, NewRun
-from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.models.gateway import ModelGateway, Router
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.driver import RunDriver
 from pilothouse_dataplane.worker.runtime import Runtime, link_page
@@ -121,8 +121,13 @@ class FakeTenant:
         config: Json | None = None,
         tracing: Tracing | None = None,
         sources: Mapping[str, CredentialSource] | None = None,
+        providers: Mapping[str, FakeModel] | None = None,
+        router: Router | None = None,
     ) -> None:
+        """``providers``: those beside ``local``, which is ``model``."""
         self.sources = sources or {}
+        self.providers = providers or {}
+        self.router = router
         self.model = model
         self.connector = connector or FakeConnector()
         self.config = WorkerConfig.model_validate(config or worker_config())
@@ -148,7 +153,14 @@ class FakeTenant:
         return Runtime(
             config=config,
             hash=hash,
-            models=ModelGateway(config.route, {"local": self.model}, guards, clock=time.monotonic, random=lambda: 0.5),
+            models=ModelGateway(
+                config.route,
+                {"local": self.model, **self.providers},
+                guards,
+                clock=time.monotonic,
+                random=lambda: 0.5,
+                router=self.router,
+            ),
             toolset=Toolset(
                 connectors,
                 guards,

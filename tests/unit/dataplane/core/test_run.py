@@ -15,6 +15,7 @@ from pilothouse_dataplane.core.messages import (
     Effect,
     Message,
     Outcome,
+    Situation,
     Tool,
     ToolCall,
     ToolResult,
@@ -506,3 +507,72 @@ def test_schema_bounds() -> None:
 def test_text_is_shown_as_it_comes() -> None:
     _, actions = run.advance(begin()[0], TextArrived("Hel"), 1)
     assert actions == (ShowText("Hel"),)
+
+
+# --- what the choice of a model goes by -------------------------------------------------------------------------------
+def asked(actions: tuple[Action, ...]) -> CallModel:
+    """The model call among them."""
+    (action,) = [action for action in actions if isinstance(action, CallModel)]
+    return action
+
+
+def test_a_model_call_says_where_the_run_stands() -> None:
+    earlier = (Message("user", "hi"), Message("assistant", "hello"), *QUESTION)
+    state, actions = begin(replace(LIMITS, budget_micros=1000), earlier)
+    assert asked(actions).situation == Situation(
+        "do a and b",
+        "ann@acme.example",
+        earlier_turns=2,
+        systems=("fake",),
+        effects=(Effect.READ, Effect.WRITE),
+    )
+    assert asked(actions).budget_micros == 1000
+    usage = Usage(10, 10, 400)
+    state, _ = run.advance(state, ModelFinished((call(), call("write", name="b")), usage), 1)
+    state, _ = run.advance(state, ToolFinished("s1", ToolResult(Outcome.SUCCEEDED, "Read.")), 2)
+    state, actions = run.advance(state, ToolFinished("s2", ToolResult(Outcome.SUCCEEDED, "Written.")), 3)
+    situation = asked(actions).situation
+    assert (situation.rounds, situation.writes, situation.failed_calls) == (1, 1, 0)
+    assert asked(actions).budget_micros == 600
+
+
+@pytest.mark.parametrize(
+    ("made", "count"),
+    [
+        ((call("fake__thing__fly"),), 1),
+        ((call(nonsense="a"),), 1),
+        ((call(), call(nonsense="a"), call("nothing__at__all")), 2),
+        ((call(name="a"), call(name="{{s1.nowhere}}")), 1),
+        ((call(),), 0),
+    ],
+)
+def test_calls_that_could_not_be_made_count_once_and_only_for_the_next_turn(
+    made: tuple[ToolCall, ...], count: int
+) -> None:
+    state, _ = begin()
+    state, actions = run.advance(state, ModelFinished(made, Usage()), 1)
+    for action in actions:
+        if isinstance(action, StartTool):
+            done = ToolFinished(action.step.id, ToolResult(Outcome.SUCCEEDED, "Read.", {"a": 1}), action.step.serial)
+            state, more = run.advance(state, done, 2)
+            actions += more
+    assert asked(actions).situation.failed_calls == count
+    state, actions = run.advance(state, ModelFinished((call(name="z"),), Usage()), 3)
+    started = next(action for action in actions if isinstance(action, StartTool))
+    refused = ToolResult(Outcome.REFUSED, "You may not.")
+    _, actions = run.advance(state, ToolFinished(started.step.id, refused, started.step.serial), 4)
+    assert asked(actions).situation.failed_calls == 0, "that a system refuses is no fault of the plan"
+
+
+def test_a_half_answer_that_begins_anew_is_told_and_only_the_whole_one_counts() -> None:
+    state, _ = begin()
+    state, _ = run.advance(state, TextArrived("The ans"), 1)
+    state, actions = run.advance(state, ModelRestarted(after_text=True), 2)
+    (note,) = actions
+    assert isinstance(note, ShowText)
+    assert "begins anew" in note.text
+    state, _ = run.advance(state, TextArrived("Four."), 3)
+    _, actions = run.advance(state, ModelFinished((), Usage()), 4)
+    (answer,) = actions
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.partial) == ("Four.", False)

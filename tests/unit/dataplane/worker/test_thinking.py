@@ -1,0 +1,138 @@
+"""A run's model calls, over a whole driver: what they are asked with, what is told of them, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse_api.workerconfig import Tier
+from pilothouse_dataplane.core.messages import Situation
+from pilothouse_dataplane.models.base import ModelDone, ModelLimited, ModelUnavailable
+from pilothouse_proto.agent.v1 import agent_pb2 as agent
+from pilothouse_testing.fakes import FakeModel, asks_for, text
+from pilothouse_testing.runs import FakeTenant, worker_config
+
+
+def two_providers(**changes: Any) -> dict[str, Any]:
+    """``local`` serves the tier fast, ``other`` the tier mid."""
+    return worker_config(
+        route={
+            "providers": [
+                {"name": name, "type": "OpenAI", "base_url": "http://127.0.0.1:9/v1"} for name in ("local", "other")
+            ],
+            "tiers": {
+                "fast": [{"provider": "local", "model": "f", "input_price_per_1k": "0.01"}],
+                "mid": [{"provider": "other", "model": "m", "input_price_per_1k": "0.02"}],
+            },
+            "default_tier": "fast",
+            "fallback": ["mid"],
+            **changes,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Says:
+    tier: Tier
+    reason: str
+    escalated: bool = False
+
+
+class OneUp:
+    """Fast, and the next tier for what failed."""
+
+    def __init__(self) -> None:
+        self.situations: list[Situation] = []
+
+    def decide(self, situation: Situation | None, failed: Tier | None = None) -> Says:
+        assert situation is not None
+        self.situations.append(situation)
+        return Says("mid", f"the plan of {failed} failed", True) if failed else Says("fast", "a short request")
+
+
+async def test_a_plan_that_cannot_be_carried_out_is_made_by_the_next_tier_once_and_the_events_say_why() -> None:
+    router = OneUp()
+    fast = FakeModel([asks_for("fake.thing.fly")])
+    mid = FakeModel([asks_for("fake.thing.read", nonsense="x")], [asks_for("fake.thing.read", name="x")], [text("ok")])
+    tenant = FakeTenant(fast, config=two_providers(), providers={"other": mid}, router=router)
+    told = await tenant.ask().end()
+    assert told.text == "ok"
+    assert (len(fast.requests), len(mid.requests)) == (1, 3)
+    made = tenant.published("model_called")
+    assert [(call.tier, call.escalated) for call in made] == [
+        ("fast", False),
+        ("mid", True),
+        ("mid", False),
+        ("mid", False),
+    ]
+    assert made[0].reason == "a short request"
+    assert made[1].reason == "the plan of fast failed"
+    assert [call.id for call in made] == ["r1/1.1", "r1/1.2", "r1/1.3", "r1/1.4"]
+    first, second = router.situations[:2]
+    assert (first.user_email, first.groups, first.rounds) == ("employee@acme.example", ("staff",), 0)
+    assert (second.planned_by, second.failed_calls, second.least) == ("fast", 1, None)
+    assert router.situations[2].least == "mid"
+    assert told.last.final.usage.cost_micros == sum(call.usage.cost_micros for call in made)
+
+
+async def test_a_half_answer_is_followed_by_a_whole_one_from_another_provider() -> None:
+    half = FakeModel([text("The ans"), ModelUnavailable("The model provider local broke off its answer")])
+    tenant = FakeTenant(half, config=two_providers(), providers={"other": FakeModel([text("Four.")])})
+    told = await tenant.ask().end()
+    deltas = "".join(event.text for event in told.of("text_delta"))
+    assert deltas == "The ans\n\n(That answer broke off. Here it begins anew:)\n\nFour."
+    assert (told.text, told.last.final.partial) == ("Four.", False)
+    cut, whole = tenant.published("model_called")
+    assert (cut.aborted, cut.estimated, whole.aborted) == (True, True, False)
+    assert whole.fallback.startswith("local/f: The model provider local broke off")
+    assert told.last.final.usage.cost_micros == cut.usage.cost_micros + whole.usage.cost_micros
+    assert tenant.memory.sessions["s"][-1].content == "Four."
+
+
+async def test_where_nobody_else_answers_the_half_answer_stands_and_what_is_missing_is_said() -> None:
+    half = FakeModel([text("The ans"), ModelUnavailable("The model provider local broke off its answer", again=False)])
+    told = await FakeTenant(half).ask().end()
+    assert told.last.final.partial
+    assert told.text.startswith("The ans")
+    assert "broke off" in told.text
+
+
+async def test_a_stopped_run_pays_for_the_call_that_it_cuts_off() -> None:
+    tenant = FakeTenant(FakeModel([text("x" * 400), 5.0, text("never")]))
+    told = tenant.ask()
+    await asyncio.sleep(0.2)
+    assert told.of("text_delta")
+    told.driver.stop("You stopped this")
+    await told.end()
+    (cut,) = tenant.published("model_called")
+    assert cut.aborted
+    assert cut.usage.output_tokens == 100
+    assert cut.usage.cost_micros > 0
+    assert told.last.final.usage == cut.usage
+    (finished,) = tenant.published("run_finished")
+    assert finished.usage == cut.usage
+
+
+async def test_a_limit_is_told_with_its_own_code_and_when_to_come_back() -> None:
+    told = await FakeTenant(FakeModel([ModelLimited("You have used up X. Ask again in 12 s.", 12)])).ask().end()
+    error = told.last.error
+    assert (error.code, error.retryable) == (agent.ERROR_CODE_RATE_LIMITED, True)
+    assert "in 12 s" in error.message
+
+
+async def test_the_budget_of_the_run_bounds_the_tries_within_one_call() -> None:
+    config = two_providers()
+    config["agent"] = {**config["agent"], "run_budget_micros": 100}
+    half = FakeModel([text("x" * 4000), ModelUnavailable("The model provider local broke off its answer")])
+    other = FakeModel([text("dear")])
+    tenant = FakeTenant(half, config=config, providers={"other": other})
+    told = await tenant.ask(text="x").end()
+    assert other.requests == []
+    assert told.last.WhichOneof("event") in ("final", "error")
+
+
+async def test_cached_input_is_charged_and_told_as_such() -> None:
+    tenant = FakeTenant(FakeModel([text("hi"), ModelDone(100, 10, cached_input_tokens=80)]))
+    told = await tenant.ask().end()
+    assert told.last.final.usage.cached_input_tokens == 80
