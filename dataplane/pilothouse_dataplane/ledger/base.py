@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest
 from pilothouse_dataplane.core.messages import JsonObject, ToolResult
+from pilothouse_dataplane.models.cost import ModelCallRecord
 
 
 class LedgerError(Exception):
@@ -203,6 +204,47 @@ class DeadLetterRecord:
     resolution: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class BookedCall:
+    """One model call as it is booked. ``at`` is the same moment that its event tells."""
+
+    id: str
+    """``<run>/<claim>.<number>``."""
+    at: datetime
+    run_id: str
+    session_id: str
+    user_email: str
+    revision: str
+    record: ModelCallRecord
+
+
+@dataclass(frozen=True, slots=True)
+class CostSum:
+    """Calls that have the same values in what the sum was taken by; the other names are empty."""
+
+    user: str = ""
+    tier: str = ""
+    provider: str = ""
+    model: str = ""
+    revision: str = ""
+    calls: int = 0
+    """That reached a provider."""
+    cached_calls: int = 0
+    fallbacks: int = 0
+    aborted: int = 0
+    escalated: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cost_micros: int = 0
+    saved_micros: int = 0
+    runs: int = 0
+
+
+CostBy = Literal["user", "tier", "provider", "model", "revision"]
+"""What costs are summed by."""
+
+
 class Ledger(Protocol):
     """The tenant's ledger as one worker sees it. Each method raises LedgerUnavailable; those that take a ``RunKey``
     raise Fenced, too, except where they do not wait."""
@@ -290,6 +332,18 @@ class Ledger(Protocol):
 
     async def resolve(self, id: str, *, state: str, by: str, resolution: str) -> DeadLetterRecord | None:
         """Close an open dead letter; None where it is not open any more."""
+        ...
+
+    # --- costs ---
+    def book(self, call: BookedCall) -> None:
+        """Record what a model call cost, once for each id; it needs no claim. Does not wait and never raises."""
+        ...
+
+    async def costs(
+        self, day: date, by: Sequence[CostBy], *, until: datetime | None = None, limit: int = 0
+    ) -> Sequence[CostSum]:
+        """Sums of a day's (UTC) calls, the dearest first, at most ``limit`` (0: 1,000); only of calls that ended up to
+        ``until`` where it is given."""
         ...
 
     async def aclose(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date, datetime
 from typing import Any
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest, may_decide
@@ -20,7 +21,10 @@ from pilothouse_dataplane.ledger import batch, codec
 from pilothouse_dataplane.ledger.base import (
     ApprovalRecord,
     Asker,
+    BookedCall,
     Claim,
+    CostBy,
+    CostSum,
     Decision,
     Fenced,
     Finished,
@@ -34,6 +38,7 @@ from pilothouse_dataplane.ledger.base import (
 )
 from pilothouse_dataplane.ledger.batch import HeldRun
 from pilothouse_dataplane.ledger.connections import Connections
+from pilothouse_dataplane.ledger.costs import CostBook
 from pilothouse_dataplane.ledger.letters import Letters
 from pilothouse_dataplane.ledger.writer import LEASE_SECONDS, MAX_QUEUED, Writer
 
@@ -64,6 +69,7 @@ class PostgresLedger(Letters):
         self.worker = worker
         self._runs: dict[str, HeldRun] = {}
         self._finished: OrderedDict[RunKey, None] = OrderedDict()
+        self.book_of_costs = CostBook(self._connections, tenant)
         self.writer = Writer(self._connections, worker, self._runs.values, self._forget, max_queued=max_queued)
 
     # --- runs ---
@@ -216,8 +222,17 @@ class PostgresLedger(Letters):
         records = [codec.approval_of(row) for row in found]
         return records if decider is None else [record for record in records if _may(record, decider)]
 
+    # --- costs ---
+    def book(self, call: BookedCall) -> None:
+        self.book_of_costs.book(call)
+
+    async def costs(
+        self, day: date, by: Sequence[CostBy], *, until: datetime | None = None, limit: int = 0
+    ) -> Sequence[CostSum]:
+        return await self.book_of_costs.sums(day, by, until=until, limit=limit)
+
     async def aclose(self) -> None:
-        await self.writer.aclose()
+        await asyncio.gather(self.writer.aclose(), self.book_of_costs.aclose())
         await self._connections.aclose()
 
     # --- this worker's claims ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol
 
 from pilothouse_api.workerconfig import WorkerConfig
@@ -34,8 +35,11 @@ class RunEvents:
             user=run.asker.email,
         ).SerializeToString()
 
-    def publish(self, **event: Any) -> None:
-        """One event, by its field's name in ``RunEvent``. Never waits and never raises."""
+    def publish(self, at: datetime | None = None, **event: Any) -> None:
+        """One event, by its field's name in ``RunEvent``; ``at``: when it was. Never waits and never raises."""
         message = events.RunEvent(**event)
-        stamp(message)
+        if at is None:
+            stamp(message)
+        else:
+            message.time.FromDatetime(at)
         self._sink.publish(self._common + message.SerializeToString())

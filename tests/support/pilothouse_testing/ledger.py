@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pilothouse_dataplane.core.approvals import ApprovalRequest, arguments_hash, may_decide
 from pilothouse_dataplane.core.messages import Outcome, ToolResult
 from pilothouse_dataplane.ledger.base import (
     ApprovalRecord,
     Asker,
+    BookedCall,
     Claim,
+    CostBy,
+    CostSum,
     DeadLetterRecord,
     Decision,
     Fenced,
@@ -83,6 +86,7 @@ class MemoryStore:
     writes: dict[str, StoredWrite] = field(default_factory=dict)
     approvals: dict[str, StoredApproval] = field(default_factory=dict)
     letters: list[DeadLetterRecord] = field(default_factory=list)
+    calls: dict[str, BookedCall] = field(default_factory=dict)
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -343,6 +347,23 @@ class MemoryLedger:
                 return closed
         return None
 
+    # --- costs ---
+    def book(self, call: BookedCall) -> None:
+        self.store.calls.setdefault(call.id, call)
+
+    async def costs(
+        self, day: date, by: Sequence[CostBy], *, until: datetime | None = None, limit: int = 0
+    ) -> Sequence[CostSum]:
+        self._check_available()
+        groups: dict[tuple[str, ...], list[BookedCall]] = {}
+        for call in self.store.calls.values():
+            if call.at.astimezone(UTC).date() == day and (until is None or call.at <= until):
+                values = {"user": call.user_email, "revision": call.revision}
+                names = (values.get(each) or getattr(call.record, each) for each in by)
+                groups.setdefault(tuple(names), []).append(call)
+        sums = [_summed(dict(zip(by, names, strict=True)), calls) for names, calls in groups.items()]
+        return sorted(sums, key=lambda one: -one.cost_micros)[: limit or None]
+
     async def aclose(self) -> None:
         self.closed = True
 
@@ -361,6 +382,29 @@ class MemoryLedger:
         if stored is None:
             raise Fenced(f"run {key.run_id} is not this worker's any more")
         return stored
+
+
+def _summed(names: dict[CostBy, str], calls: Sequence[BookedCall]) -> CostSum:
+    records = [call.record for call in calls]
+    paid = [record for record in records if not record.cached]
+    return CostSum(
+        user=names.get("user", ""),
+        tier=names.get("tier", ""),
+        provider=names.get("provider", ""),
+        model=names.get("model", ""),
+        revision=names.get("revision", ""),
+        calls=len(paid),
+        cached_calls=len(records) - len(paid),
+        fallbacks=sum(bool(record.fallback) for record in paid),
+        aborted=sum(record.aborted for record in records),
+        escalated=sum(record.escalated for record in records),
+        input_tokens=sum(record.usage.input_tokens for record in records),
+        output_tokens=sum(record.usage.output_tokens for record in records),
+        cached_input_tokens=sum(record.usage.cached_input_tokens for record in records),
+        cost_micros=sum(record.usage.cost_micros for record in records),
+        saved_micros=sum(record.saved_micros for record in records),
+        runs=len({call.run_id for call in calls}),
+    )
 
 
 _conforms: type[Ledger] = MemoryLedger
