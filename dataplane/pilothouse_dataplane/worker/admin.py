@@ -6,6 +6,8 @@ sent before, its key is looked up first. A lock among the tenant's workers keeps
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import structlog
 
 from pilothouse_dataplane.connectors.base import CallContext
@@ -46,6 +48,20 @@ async def list_dead_letters(runtime: Runtime, request: agent.ListDeadLettersRequ
     letters = await runtime.ledger.dead_letters(all_states=request.all, limit=limit, id=request.id)
     tenant = runtime.config.tenant
     return agent.ListDeadLettersResponse(dead_letters=[wire.dead_letter(tenant, letter) for letter in letters])
+
+
+async def list_costs(runtime: Runtime, request: agent.ListCostsRequest, now: datetime) -> agent.ListCostsResponse:
+    """Sums of one day's model calls, the dearest first. Raises Refusal, LedgerUnavailable."""
+    try:
+        day = date.fromisoformat(request.day) if request.day else now.astimezone(UTC).date()
+    except ValueError:
+        raise Refusal(f"{request.day[:20]!r} is not a day. Write one such as {now:%Y-%m-%d}.") from None
+    by = [wire.COST_BY[each] for each in request.by if each in wire.COST_BY]
+    if len(by) != len(request.by):
+        raise Refusal("This worker does not know all that the sums should be taken by; nothing was summed.")
+    until = request.until.ToDatetime(UTC) if request.HasField("until") else None
+    sums = await runtime.ledger.costs(day, by, until=until, limit=request.limit)
+    return agent.ListCostsResponse(day=day.isoformat(), sums=[wire.cost_sum(each) for each in sums])
 
 
 async def discard(runtime: Runtime, request: agent.DiscardDeadLetterRequest) -> agent.DiscardDeadLetterResponse:

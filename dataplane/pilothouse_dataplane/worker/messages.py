@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from pilothouse_dataplane.core.messages import By, JsonObject, Outcome, Usage
 from pilothouse_dataplane.core.report import step_summary, step_title
 from pilothouse_dataplane.core.state import Answer, Step
 from pilothouse_dataplane.core.timing import TimeSplit
-from pilothouse_dataplane.ledger.base import ApprovalRecord, Asker, DeadLetterRecord, Verdict
+from pilothouse_dataplane.ledger.base import ApprovalRecord, Asker, CostBy, CostSum, DeadLetterRecord, Verdict
 from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_proto.events.v1 import events_pb2 as events
@@ -106,6 +107,19 @@ def step_finished(step: Step, outcome: Outcome, summary: str, seconds: float, ac
 def planning() -> agent.StepStarted:
     """The model begins to plan."""
     return agent.StepStarted(step_id=PLAN_STEP, tool=PLAN_STEP, summary="Working out what to do")
+
+
+COST_BY: dict[agent.CostBy.ValueType, CostBy] = {
+    agent.COST_BY_USER: "user",
+    agent.COST_BY_TIER: "tier",
+    agent.COST_BY_PROVIDER: "provider",
+    agent.COST_BY_MODEL: "model",
+    agent.COST_BY_REVISION: "revision",
+}
+
+
+def cost_sum(value: CostSum) -> agent.CostSum:
+    return agent.CostSum(**dataclasses.asdict(value))
 
 
 def planned(seconds: float) -> agent.StepFinished:

@@ -334,6 +334,10 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         runtime = await self._of_tenant(request.tenant, context)
         return await self._administer(admin.list_dead_letters(runtime, request), context)
 
+    async def ListCosts(self, request: agent.ListCostsRequest, context: Any) -> agent.ListCostsResponse:
+        runtime = await self._of_tenant(request.tenant, context)
+        return await self._administer(admin.list_costs(runtime, request, datetime.now(UTC)), context)
+
     async def ReplayDeadLetter(
         self, request: agent.ReplayDeadLetterRequest, context: Any
     ) -> agent.ReplayDeadLetterResponse:

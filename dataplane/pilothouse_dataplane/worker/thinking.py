@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -18,7 +19,7 @@ from pilothouse_api.workerconfig import Tier
 from pilothouse_dataplane.core import state as flow
 from pilothouse_dataplane.core.messages import ModelRequest, Situation, ToolCall, Usage
 from pilothouse_dataplane.core.timing import Cause
-from pilothouse_dataplane.ledger.base import Claim
+from pilothouse_dataplane.ledger.base import BookedCall, Claim
 from pilothouse_dataplane.models.base import (
     ModelDenied,
     ModelError,
@@ -128,9 +129,13 @@ class Thinking:
             if record.escalated:
                 self._least = record.tier
         self._spans.called(span, record)
-        key = self._claim.key
+        key, run = self._claim.key, self._claim.run
         call_id = f"{key.run_id}/{key.fence}.{self._calls}"
-        self._sink.publish(model_called=wire.model_called(call_id, record))
+        at = datetime.now(UTC)  # one moment for both: whoever adds the ledger's sum and later events splits them by it
+        self._runtime.ledger.book(
+            BookedCall(call_id, at, key.run_id, run.session_id, run.asker.email, self._runtime.config.revision, record)
+        )
+        self._sink.publish(at, model_called=wire.model_called(call_id, record))
 
 
 async def think(
