@@ -42,6 +42,7 @@ from pilothouse_dataplane.models.base import (
     ModelUnreachable,
 )
 from pilothouse_dataplane.models.cost import Meter, ModelCallRecord, cost_micros
+from pilothouse_dataplane.models.providers import MisconfiguredProvider
 from pilothouse_dataplane.models.targets import Candidate
 
 _log = structlog.get_logger()
@@ -82,13 +83,10 @@ class Caller:
         configs: tuple[ProviderConfig, ...],
         providers: Mapping[str, ModelProvider],
         guards: GuardRegistry,
-        problems: Mapping[str, str],
         clock: Callable[[], float],
     ) -> None:
-        """``problems`` says of each provider that could not be made why, a sentence for the platform's operator."""
         self._providers = providers
         self._guards = guards
-        self._problems = problems
         self._settings = {config.name: settings_of(config.breaker) for config in configs}
         self._clock = clock
 
@@ -99,7 +97,10 @@ class Caller:
     def open(self, candidate: Candidate) -> bool:
         """Whether its provider can be asked, as far as is known without asking."""
         name = candidate.target.provider
-        return name in self._providers and self._guard(name).retry_in() == 0
+        provider = self._providers.get(name)
+        if provider is None or isinstance(provider, MisconfiguredProvider):
+            return False
+        return self._guard(name).retry_in() == 0
 
     def _guard(self, provider: str) -> Guard:
         return self._guards.get(f"provider/{provider}", self._settings[provider])
@@ -111,7 +112,9 @@ class Caller:
         asked.asked.add(candidate.key)
         provider = self._providers.get(name)
         if provider is None or name not in self._settings:
-            raise ModelDenied(self._problems.get(name) or f"The model provider {name} is not declared")
+            raise ModelDenied(f"The model provider {name} is not declared")
+        if isinstance(provider, MisconfiguredProvider):  # no breaker: it would hide the reason
+            raise ModelDenied(provider.problem)
         _within_budget(candidate, asked)
         guard = self._guard(name)
         permit = guard.try_acquire()

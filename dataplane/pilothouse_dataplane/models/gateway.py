@@ -89,11 +89,9 @@ class ModelGateway:
         clock: Callable[[], float],
         random: Callable[[], float],
         router: Router | None = None,
-        problems: Mapping[str, str] | None = None,
     ) -> None:
-        """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier.
-        ``problems``: see ``Caller``."""
-        self._caller = Caller(route.providers, providers, guards, problems or {}, clock)
+        """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier."""
+        self._caller = Caller(route.providers, providers, guards, clock)
         self._targets = Targets(route)
         self._router = router
         self._default = route.default_tier

@@ -24,6 +24,7 @@ from pilothouse_dataplane.models.base import (
     ModelNonsense,
     ModelOverBudget,
     ModelOverflow,
+    ModelProvider,
     ModelRateLimited,
     ModelRejected,
     ModelRestarted,
@@ -34,6 +35,7 @@ from pilothouse_dataplane.models.base import (
 )
 from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.models.providers import MisconfiguredProvider
 from pilothouse_testing.fakes import ECHO, FakeModel, Turn, text
 
 REQUEST = ModelRequest((Message("system", "Be brief."), Message("user", "hello")), (ECHO,))
@@ -67,7 +69,7 @@ class World:
     targets: Mapping[str, Any] = field(default_factory=dict)
     hedge: HedgeConfig | None = None
     router: FakeRouter | None = None
-    problems: Mapping[str, str] | None = None
+    misconfigured: Mapping[str, str] = field(default_factory=dict)
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -97,7 +99,10 @@ class World:
                 "hedge": self.hedge,
             }
         )
-        providers = {name: model for name, model in self.models.items() if name not in (self.problems or {})}
+        providers: dict[str, ModelProvider] = {
+            name: MisconfiguredProvider(self.misconfigured[name]) if name in self.misconfigured else model
+            for name, model in self.models.items()
+        }
         self.gateway = ModelGateway(
             route,
             providers,
@@ -105,7 +110,6 @@ class World:
             clock=lambda: self.now,
             random=lambda: 0.0,
             router=self.router,
-            problems=self.problems,
         )
 
     def stream(
@@ -262,11 +266,12 @@ async def test_a_long_pause_is_not_waited_for_and_what_the_last_one_said_is_told
 
 async def test_a_provider_that_could_not_be_made_is_passed_over_with_the_reason() -> None:
     why = "The key of first holds a line break; correct the Secret's key api-key"
-    given = World({"first": FakeModel([]), "second": FakeModel([text("hi")])}, problems={"first": why})
+    given = World({"first": FakeModel([]), "second": FakeModel([text("hi")])}, misconfigured={"first": why})
     assert (await given.ask())[0] == text("hi")
     assert why in given.records[0].fallback
+    assert list(given.registry.guards) == ["provider/second"], "no breaker hides the reason"
     with pytest.raises(ModelDenied, match="line break"):
-        await World({"first": FakeModel([])}, problems={"first": why}).ask()
+        await World({"first": FakeModel([])}, misconfigured={"first": why}).ask()
     empty = World({"first": FakeModel([])}, tiers={"mid": ()})
     with pytest.raises(ModelUnavailable, match="No model is configured"):
         await empty.ask()
