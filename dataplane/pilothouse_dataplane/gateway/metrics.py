@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from pilothouse_proto.fleet.v1 import fleet_pb2 as fleet
 
 
 class Metrics:
-    """What ``/metrics`` shows. No label carries a tenant, a user or a session: their number is not bounded."""
+    """What ``/metrics`` shows beside ``ModelCosts``. No label carries a user or a session: their number is not bounded.
+    A tenant stands in what models cost only, since whoever pays asks by tenant."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -36,3 +43,40 @@ class Metrics:
         self.fleet_rejected = Counter(
             "pilothouse_gateway_fleet_rejected", "Run events that could not be read.", registry=self.registry
         )
+
+
+_LABELS = ("tenant", "tier", "provider", "model")
+_FAMILIES = (
+    ("cost_micros", "cost_micros", "Micro-dollars that model calls cost."),
+    ("calls", "calls", "Model calls that reached a provider."),
+    ("calls_cached", "cached_calls", "Answers of a model that were used again instead of a call."),
+    ("saved_micros", "saved_micros", "Micro-dollars that the answers used again would have cost."),
+    ("calls_fallback", "fallbacks", "Model calls that came after another target had failed."),
+    ("calls_aborted", "aborted", "Model calls that were cut off."),
+    ("calls_escalated", "escalated", "Model calls after a cheaper tier's plan that could not be carried out."),
+    ("input_tokens", "input_tokens", "Tokens that models read."),
+    ("input_tokens_cached", "cached_input_tokens", "Of the tokens read: from the provider's prompt cache."),
+    ("output_tokens", "output_tokens", "Tokens that models wrote."),
+)
+"""Name after ``pilothouse_model_``, field of ``CostSum``, help."""
+
+
+class ModelCosts(Collector):
+    """What the tenants' model calls cost: the same sums that Fleet shows, which are those of the ledger.
+
+    They are of one day (UTC) and begin anew at midnight, which ``rate`` and ``increase`` take as a counter's reset.
+    Each gateway tells of all tenants: with several, take ``max by (tenant, tier, provider, model)``, not the sum.
+    """
+
+    def __init__(self, costs: Callable[[], Iterable[fleet.TenantCost]]) -> None:
+        self._costs = costs
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One family a field, one sample a tenant, tier, provider and model."""
+        known = list(self._costs())
+        for name, field, told in _FAMILIES:
+            family = CounterMetricFamily(f"pilothouse_model_{name}", told, labels=_LABELS)
+            for cost in known:
+                for one in cost.sums:
+                    family.add_metric((cost.tenant, one.tier, one.provider, one.model), getattr(one, field))
+            yield family

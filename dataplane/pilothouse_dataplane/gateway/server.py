@@ -27,10 +27,11 @@ from pilothouse_dataplane.gateway.fleet.auth import Authorizer
 from pilothouse_dataplane.gateway.fleet.consumer import Consumer
 from pilothouse_dataplane.gateway.fleet.hub import Hub
 from pilothouse_dataplane.gateway.fleet.projection import Projection
+from pilothouse_dataplane.gateway.fleet.reconcile import Reconciler
 from pilothouse_dataplane.gateway.fleet.service import FleetService
 from pilothouse_dataplane.gateway.identity import DevTokenVerifier
 from pilothouse_dataplane.gateway.kube import KubeClient, load_config
-from pilothouse_dataplane.gateway.metrics import Metrics
+from pilothouse_dataplane.gateway.metrics import Metrics, ModelCosts
 from pilothouse_dataplane.gateway.sessions import SessionStore
 from pilothouse_dataplane.gateway.settings import Settings
 from pilothouse_dataplane.gateway.workers import Directory
@@ -79,7 +80,9 @@ async def serve(settings: Settings) -> None:
         approvals=approvals,
         metrics=metrics,
     )
-    consumer = Consumer(stream_redis, directory, projection, hub, metrics, approvals.heard)
+    reconciler = Reconciler(calls, directory, projection, hub)
+    consumer = Consumer(stream_redis, directory, projection, hub, metrics, approvals.heard, reconciler.gap)
+    metrics.registry.register(ModelCosts(projection.costs))
 
     async with KubeClient(load_config()) as kube:
         discovery = Discovery(kube, directory)
@@ -140,6 +143,7 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(discovery.run(), name="discovery"),
             asyncio.create_task(consumer.run(started), name="consumer"),
             asyncio.create_task(consumer.expire(), name="expire"),
+            asyncio.create_task(reconciler.run(started), name="reconcile"),
         ]
         serving = asyncio.create_task(http.serve(), name="http")
         stopping = asyncio.create_task(stop.wait(), name="stop")

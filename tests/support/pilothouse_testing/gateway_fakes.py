@@ -103,6 +103,9 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
         """Errors with which the next runs are answered."""
         self.stops: list[str] = []
         self.decisions: list[pb.ApprovalDecision] = []
+        self.costs: list[pb.CostSum] = []
+        self.reconciled = 0
+        """Questions of gateways for what the ledger says of the day's costs."""
         self.cancelled = asyncio.Event()
         self.sent = 0
         self.hung = False
@@ -204,6 +207,14 @@ class FakeAgent(agent_pb2_grpc.AgentServicer):
         await self._call(request, context)
         tool = pb.ToolDescription(name="jira.issue.get", connector="jira", effect=pb.EFFECT_READ)
         return pb.ListToolsResponse(tools=[tool])
+
+    async def ListCosts(self, request: pb.ListCostsRequest, context: Any) -> pb.ListCostsResponse:
+        """``costs``; a gateway's own question, which names a moment, is not kept among the calls."""
+        if request.HasField("until"):
+            self.reconciled += 1
+        else:
+            await self._call(request, context)
+        return pb.ListCostsResponse(day=request.day or "2026-11-22", sums=self.costs)
 
     async def ListAccounts(self, request: pb.ListAccountsRequest, context: Any) -> pb.ListAccountsResponse:
         """Jira, not linked."""

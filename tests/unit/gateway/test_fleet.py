@@ -59,7 +59,9 @@ def test_a_run_from_start_to_end() -> None:
     assert state is not None
     assert (state.session.active, state.session.current_step, state.session.last_text) == (True, "Look", "what is up")
     assert state.runs[0].steps[0].running
-    p.apply("acme", event(2, model_called=ev.ModelCalled(usage=usage(30))))
+    call = ev.ModelCalled(id="r1/1.1", tier="mid", provider="p", model="m", usage=usage(30))
+    p.apply("acme", event(2, model_called=call))
+    p.apply("acme", event(2, model_called=call))  # a batch that was sent again
     done = agent.StepFinished(step_id="a", outcome=agent.STEP_OUTCOME_SUCCEEDED, summary="Looked", duration_ms=4)
     p.apply("acme", event(3, step_finished=done))
     p.apply("acme", event(4, **finished(50)))
@@ -70,7 +72,9 @@ def test_a_run_from_start_to_end() -> None:
     assert (state.runs[0].steps[0].outcome, state.runs[0].duration_ms) == (agent.STEP_OUTCOME_SUCCEEDED, 7)
     cost = p.change(Key("cost", "acme", ""))
     assert cost is not None
-    assert (cost.cost.cost_micros, cost.cost.input_tokens, cost.cost.runs) == (50, 50, 1)
+    assert (cost.cost.cost_micros, cost.cost.input_tokens, cost.cost.runs) == (30, 30, 1)
+    assert [(one.tier, one.calls) for one in cost.cost.sums] == [("mid", 1)]
+    assert [known.id for known in state.runs[0].model_calls] == ["r1/1.1"]
 
 
 @settings(max_examples=50)
@@ -78,6 +82,7 @@ def test_a_run_from_start_to_end() -> None:
 def test_costs_add_up_and_a_session_is_active_while_a_run_is(calls: list[tuple[int, int, int, bool]]) -> None:
     p = Projection()
     spent: dict[tuple[str, str], int] = {}
+    called = 0
     for n, (session, run, cost, end) in enumerate(calls):
         key = (f"s{session}", f"s{session}-r{run}")
         if end:
@@ -86,8 +91,11 @@ def test_costs_add_up_and_a_session_is_active_while_a_run_is(calls: list[tuple[i
         else:
             p.apply("acme", event(n, *key, model_called=ev.ModelCalled(usage=usage(cost))))
             spent[key] = spent.get(key, 0) + cost
+            called += cost
     total = p.change(Key("cost", "acme", ""))
-    assert (total.cost.cost_micros if total else 0) == sum(spent.values())
+    assert (total.cost.cost_micros if total else 0) == called  # a run's summary may tell more: it is no call
+    states = [p.session("acme", session_id) for session_id in {s for s, _ in spent}]
+    assert sum(state.session.cost_micros for state in states if state is not None) == sum(spent.values())
     for session_id in {s for s, _ in spent}:
         state = p.session("acme", session_id)
         assert state is not None

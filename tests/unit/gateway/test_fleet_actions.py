@@ -57,6 +57,12 @@ ACTIONS: list[tuple[str, Message, tuple[str, str], type[Message]]] = [
         agent.SetBreakerRequest,
     ),
     ("ListTools", pb.ListToolsRequest(tenant="acme"), ("list", "tools"), agent.ListToolsRequest),
+    (
+        "ListCosts",
+        pb.ListCostsRequest(tenant="acme", day="2026-11-22", by=[agent.COST_BY_USER]),
+        ("list", "costs"),
+        agent.ListCostsRequest,
+    ),
 ]
 
 

@@ -5,7 +5,8 @@ ReplayDeadLetter    update deadletters.pilothouse.dev
 DiscardDeadLetter   delete deadletters.pilothouse.dev
 DecideApproval      update approvals.pilothouse.dev
 SetBreaker          update breakers.pilothouse.dev
-ListTools           list   tools.pilothouse.dev         all in the tenant's namespace
+ListTools           list   tools.pilothouse.dev
+ListCosts           list   costs.pilothouse.dev         all in the tenant's namespace
 """
 
 from __future__ import annotations
@@ -241,3 +242,17 @@ class FleetActions(fleet_pb2_grpc.FleetServicer):
             again=True,
         )
         return pb.ListToolsResponse(tools=found.tools)
+
+    async def ListCosts(self, request: pb.ListCostsRequest, context: Context) -> pb.ListCostsResponse:
+        """Sums of one day's model calls as the ledger holds them, the dearest first."""
+        await self._permit(context, "list", "costs", request.tenant)
+        found = await self._ask(
+            context,
+            request.tenant,
+            "ListCosts",
+            agent.ListCostsRequest(tenant=request.tenant, day=request.day, by=request.by, limit=request.limit),
+            agent.ListCostsResponse,
+            seconds=self._settings.decide_timeout,
+            again=True,
+        )
+        return pb.ListCostsResponse(day=found.day, sums=found.sums)

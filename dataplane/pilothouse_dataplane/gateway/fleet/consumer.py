@@ -39,9 +39,12 @@ class Consumer:
         hub: Hub,
         metrics: Metrics,
         heard: Callable[[ev.RunEvent], None] | None = None,
+        gap: Callable[[], None] | None = None,
     ) -> None:
-        """``heard`` is told of each event that could be folded; it must not block or raise."""
+        """``heard`` is told of each event that could be folded, ``gap`` when events may have been missed; neither may
+        block or raise."""
         self._heard = heard
+        self._gap = gap
         self._redis = redis
         self._directory = directory
         self._projection = projection
@@ -60,6 +63,8 @@ class Consumer:
                 delay = 0.2
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("the event streams cannot be read (%r); trying again in %.1f s", error, delay)
+                if self._gap is not None:
+                    self._gap()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
 

@@ -3,8 +3,7 @@ argument.
 
 Bounds: a session is kept for 24 h after its last event; a tenant has at most 2,000 of them (the longest silent goes
 first) and all tenants together 5,000 (the tenant with the most gives one up); a session has at most 50 runs, a run 100
-steps. Costs are in micro-dollars, summed over the events that the stream still held when this gateway started, and all
-since.
+steps and 50 model calls. Costs are in micro-dollars; a tenant's are those of the day (UTC), see ``costs.py``.
 
 A run is in flight from ``run_started`` to ``run_finished``. While it is parked no worker holds it: its session is not
 active, and it outlives workers, silence and later runs. A worker that dies writes no ``run_finished``: its runs are
@@ -17,13 +16,14 @@ Every worker tells of the breakers, so a state may come late: one whose time lie
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
 
 from pilothouse_api import names
-from pilothouse_proto.agent.v1.agent_pb2 import STEP_OUTCOME_UNSPECIFIED, PendingApproval, Usage
+from pilothouse_dataplane.gateway.fleet.costs import DayCosts
+from pilothouse_proto.agent.v1.agent_pb2 import STEP_OUTCOME_UNSPECIFIED, CostSum, PendingApproval, Usage
 from pilothouse_proto.events.v1 import events_pb2 as ev
 from pilothouse_proto.fleet.v1 import fleet_pb2 as pb
 
@@ -33,6 +33,8 @@ MAX_TOTAL = 5_000
 """Sessions of all tenants together, about 4 KB each: with hundreds of tenants a bound per tenant bounds nothing."""
 MAX_RUNS = 50
 MAX_STEPS = 100
+MAX_CALLS = 50
+"""Model calls a run, the newest."""
 MAX_BREAKERS = 500
 MAX_APPROVALS = 1_000
 """Waiting approvals a tenant, the oldest go first; with long arguments one has about 10 KB."""
@@ -71,7 +73,7 @@ class _TenantState:
     breakers: dict[str, pb.Breaker] = field(default_factory=dict)
     breaker_times: dict[str, datetime] = field(default_factory=dict)
     approvals: OrderedDict[str, PendingApproval] = field(default_factory=OrderedDict)
-    cost: pb.TenantCost = field(default_factory=pb.TenantCost)
+    costs: DayCosts = field(default_factory=DayCosts)
 
 
 class Projection:
@@ -85,7 +87,7 @@ class Projection:
         if event.tenant != tenant:
             raise ValueError(f"an event in the stream of {tenant} claims to be of {event.tenant!r}")
         kind = event.WhichOneof("event")
-        state = self._tenants.setdefault(tenant, _TenantState(cost=pb.TenantCost(tenant=tenant)))
+        state = self._tenants.setdefault(tenant, _TenantState())
         if kind == "breaker_changed":
             return self._breaker(state, event)
         if kind is None or not event.session_id:
@@ -131,8 +133,6 @@ class Projection:
         run = held.runs.get(event.run_id)
         if run is None:
             run = self._begin(held, event)
-            state.cost.runs += 1
-            changed.append(Key("cost", event.tenant, ""))
         elif event.run_id in held.given_up and kind != "run_finished":
             held.given_up.discard(event.run_id)
             run.running, run.outcome, run.error = True, ev.RUN_OUTCOME_UNSPECIFIED, ""
@@ -144,19 +144,25 @@ class Projection:
         elif kind == "step_finished":
             self._step_finished(session, run, event)
         elif kind == "model_called":
-            self._spend(state, session, run, _add(run.usage, event.model_called.usage))
-            changed.append(Key("cost", event.tenant, ""))
+            called = event.model_called
+            if state.costs.heard(event.run_id, event.time.ToDatetime(UTC), called):
+                changed.append(Key("cost", event.tenant, ""))
+            # An event may come twice; what is told of a run is summed once.
+            if not called.id or all(known.id != called.id for known in run.model_calls):
+                _spend(session, run, _add(run.usage, called.usage))
+                run.model_calls.append(called)
+                if len(run.model_calls) > MAX_CALLS:
+                    del run.model_calls[0]
         elif kind == "run_finished":
             done = event.run_finished
             # The summary corrects the running sum, and never lowers it: a crash can lose the summary, not the spending.
-            self._spend(state, session, run, _highest(run.usage, done.usage))
+            _spend(session, run, _highest(run.usage, done.usage))
             run.duration_ms = done.duration_ms
             run.time.CopyFrom(done.time)
             held.given_up.discard(run.run_id)
             _end(held, run, done.outcome, done.error)
             asked = [name for name, waiting in state.approvals.items() if waiting.run_id == run.run_id]
             changed += [self._gone(state, event.tenant, name) for name in asked]
-            changed.append(Key("cost", event.tenant, ""))
         elif kind == "approval_required":
             changed += self._ask(state, event)
         elif kind == "approval_decided":
@@ -244,16 +250,6 @@ class Projection:
         still = [s.summary or s.tool for s in run.steps if s.running]
         session.current_step = still[-1] if still else ""
 
-    def _spend(self, state: _TenantState, session: pb.Session, run: pb.RunRecord, total: tuple[int, int, int]) -> None:
-        """Set the run's usage to ``total`` (tokens in, tokens out, micro-dollars) and add the rise to the sums."""
-        rise_in, rise_out = total[0] - run.usage.input_tokens, total[1] - run.usage.output_tokens
-        rise_cost = total[2] - run.usage.cost_micros
-        run.usage.input_tokens, run.usage.output_tokens, run.usage.cost_micros = total
-        session.cost_micros += rise_cost
-        state.cost.cost_micros += rise_cost
-        state.cost.input_tokens += rise_in
-        state.cost.output_tokens += rise_out
-
     def expire(self, now: datetime, live_workers: Collection[tuple[str, str]] | None) -> list[Key]:
         """Forget old sessions and lapsed approvals, give up the runs of workers that are gone; returns what changed.
 
@@ -274,6 +270,8 @@ class Projection:
                             _end(held, run, ev.RUN_OUTCOME_FAILED, "The worker went away in mid-run.")
                     changed.append(Key("session", tenant, session_id))
             changed += self._lapse(tenant, state, now)
+            if state.costs.begin(now.astimezone(UTC).date()):
+                changed.append(Key("cost", tenant, ""))
         return changed
 
     def _lapse(self, tenant: str, state: _TenantState, now: datetime) -> list[Key]:
@@ -292,6 +290,21 @@ class Projection:
             return True
         is_pod = session.worker.startswith(names.worker_name(session.tenant) + "-")
         return live is not None and is_pod and (session.tenant, session.worker) not in live and silent > WORKER_GRACE
+
+    def reconcile(self, tenant: str, day: date, until: datetime, sums: Iterable[CostSum], asked: datetime) -> list[Key]:
+        """Take what the ledger says of a tenant's calls up to ``until``; ``asked`` is when it was asked."""
+        state = self._tenants.setdefault(tenant, _TenantState())
+        state.costs.reconcile(day, until, sums, asked)
+        return [Key("cost", tenant, "")]
+
+    def unsettled(self) -> set[str]:
+        """Tenants of whose model calls something was heard since the ledger was last asked."""
+        return {tenant for tenant, state in self._tenants.items() if state.costs.dirty}
+
+    def costs(self) -> Iterator[pb.TenantCost]:
+        """Of every tenant, the day's."""
+        for tenant, state in self._tenants.items():
+            yield state.costs.message(tenant)
 
     def forget(self, tenant: str) -> None:
         """A Tenant was deleted: nothing of it is shown any more."""
@@ -320,7 +333,7 @@ class Projection:
         if state is None:
             return None
         if key.kind == "cost":
-            return pb.WatchResponse(cost=state.cost)
+            return pb.WatchResponse(cost=state.costs.message(key.tenant))
         if key.kind == "breaker":
             breaker = state.breakers.get(key.name)
             return None if breaker is None else pb.WatchResponse(breaker=breaker)
@@ -364,17 +377,25 @@ def _count(state: _TenantState, session_id: str) -> None:
         held.session.waiting_approvals = sum(w.session_id == session_id for w in state.approvals.values())
 
 
-def _add(have: Usage, more: Usage) -> tuple[int, int, int]:
-    return (
-        have.input_tokens + more.input_tokens,
-        have.output_tokens + more.output_tokens,
-        have.cost_micros + more.cost_micros,
+def _spend(session: pb.Session, run: pb.RunRecord, total: Usage) -> None:
+    """Set the run's usage to ``total`` and add the rise to the session's cost."""
+    session.cost_micros += total.cost_micros - run.usage.cost_micros
+    run.usage.CopyFrom(total)
+
+
+def _add(have: Usage, more: Usage) -> Usage:
+    return Usage(
+        input_tokens=have.input_tokens + more.input_tokens,
+        output_tokens=have.output_tokens + more.output_tokens,
+        cost_micros=have.cost_micros + more.cost_micros,
+        cached_input_tokens=have.cached_input_tokens + more.cached_input_tokens,
     )
 
 
-def _highest(have: Usage, summed: Usage) -> tuple[int, int, int]:
-    return (
-        max(have.input_tokens, summed.input_tokens),
-        max(have.output_tokens, summed.output_tokens),
-        max(have.cost_micros, summed.cost_micros),
+def _highest(have: Usage, summed: Usage) -> Usage:
+    return Usage(
+        input_tokens=max(have.input_tokens, summed.input_tokens),
+        output_tokens=max(have.output_tokens, summed.output_tokens),
+        cost_micros=max(have.cost_micros, summed.cost_micros),
+        cached_input_tokens=max(have.cached_input_tokens, summed.cached_input_tokens),
     )
