@@ -100,7 +100,7 @@ def read_fault(value: object, secrets: Iterable[str] = ()) -> Fault | None:
     if not isinstance(value, dict):
         return None
     failure = value.get("error")
-    if isinstance(failure, dict):
+    if isinstance(failure, dict) and failure:
         inner = failure
     elif failure:
         inner = {"message": failure, **{name: value.get(name) for name in ("code", "type", "status", "message")}}
@@ -111,9 +111,9 @@ def read_fault(value: object, secrets: Iterable[str] = ()) -> Fault | None:
         return None
     message = inner.get("message") or inner.get("detail")
     details = inner.get("details")
-    codes = {inner.get("code"), inner.get("type"), inner.get("status")}
+    codes = [inner.get("code"), inner.get("type"), inner.get("status")]
     if isinstance(details, dict):
-        codes.add(details.get("error_code"))
+        codes.append(details.get("error_code"))
     status = next((code for code in codes if type(code) is int and 400 <= code < 600), 0)
     return Fault(
         _sentence(message, secrets), frozenset(code.lower() for code in codes if isinstance(code, str)), status
@@ -182,10 +182,10 @@ def _error(provider: str, status: int, fault: Fault, said: str, headers: Mapping
         return ModelRateLimited(said, wait, again=again)
     if status in (408, 504):
         return ModelTimeout(said, wait, again=again)
-    if status >= 500 or status in (409, 425):
+    if status >= 500 or status == 409:
         return ModelUnavailable(said, wait, again=again)
-    if status in (401, 403, 404, 405, 407, 410):
-        return ModelDenied(said)
-    if fault.codes & _OVERFLOW or _OVERFLOW_WORDS.search(fault.detail):
+    if fault.codes & _OVERFLOW or (status in (400, 413, 422) and _OVERFLOW_WORDS.search(fault.detail)):
         return ModelOverflow(said)
-    return ModelUnavailable(said, wait) if should_retry == "true" else ModelRejected(said)
+    if should_retry == "true":
+        return ModelUnavailable(said, wait)
+    return (ModelDenied if status in (401, 403, 404, 405, 407, 410) else ModelRejected)(said)
