@@ -126,6 +126,8 @@ class LimitsConfig(_Frozen):
     user_requests_per_minute: int = 0
     """Of one user."""
     user_tokens_per_minute: int = 0
+    max_workers: int = 4
+    """How many workers the tenant may have: what one takes as its share while nobody can tell how many live."""
 
 
 class ApprovalRule(_Frozen):

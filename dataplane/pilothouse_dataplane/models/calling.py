@@ -64,6 +64,8 @@ class Asked:
     """What the run may still spend; None: no bound."""
     reason: str = ""
     escalated: bool = False
+    needed: bool = False
+    """No cheaper tier will do: one has failed."""
     fallback: str = ""
     """Why the target before the present one did not answer."""
     spent: Usage = field(default_factory=Usage)

@@ -40,9 +40,10 @@ from pilothouse_dataplane.models.base import (
     ModelUnavailable,
 )
 from pilothouse_dataplane.models.calling import Asked, Caller, ModelPassedOver
-from pilothouse_dataplane.models.cost import ModelCallRecord, request_tokens
+from pilothouse_dataplane.models.cost import ModelCallRecord, cost_micros, request_tokens
 from pilothouse_dataplane.models.hedging import HedgeBudget, hedged
-from pilothouse_dataplane.models.targets import Candidate, Targets, at_least, fitting, larger
+from pilothouse_dataplane.models.limits import Limits
+from pilothouse_dataplane.models.targets import TIERS, Candidate, Targets, at_least, fitting, larger
 
 _BACKOFF = Backoff(attempts=2, base_seconds=0.2, retry_after_cap_seconds=2.0)
 _BROKEN_ANSWERS = 2
@@ -89,11 +90,14 @@ class ModelGateway:
         clock: Callable[[], float],
         random: Callable[[], float],
         router: Router | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier."""
+        """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier.
+        ``limits`` None: only the run's own budget bounds it."""
         self._caller = Caller(route.providers, providers, guards, clock)
         self._targets = Targets(route)
         self._router = router
+        self._limits = limits
         self._default = route.default_tier
         self._clock = clock
         self._random = random
@@ -119,9 +123,24 @@ class ModelGateway:
         """
         asked = Asked(request, on_call, request_tokens(request), budget_micros)
         tier = self._decide(request.situation, asked)
-        async with aclosing(self._answer(tier, asked, deadline)) as events:
-            async for event in events:
-                yield event
+        if self._limits is not None and self._limits.cheap_only:
+            tier = self._sparing(tier, asked)
+        order = fitting(self._targets.order(tier, self._random), asked.tokens)
+        if self._limits is None:
+            async with aclosing(self._answer(order, asked, deadline)) as events:
+                async for event in events:
+                    yield event
+            return
+        reservation = await self._limits.reserve(_user(request), *_at_most(order, asked))
+        try:
+            if reservation.cheap_only:  # it has just been heard of
+                order = fitting(self._targets.order(self._sparing(tier, asked), self._random), asked.tokens)
+            async with aclosing(self._answer(order, asked, deadline)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            spent = asked.spent
+            self._limits.settle(reservation, spent.input_tokens + spent.output_tokens, spent.cost_micros)
 
     def _decide(self, situation: Situation | None, asked: Asked) -> Tier:
         """The tier; why goes into ``asked``."""
@@ -137,13 +156,24 @@ class ModelGateway:
         tier = at_least(decision.tier, least)
         if tier != decision.tier:
             asked.reason = f"{asked.reason}; stays on {tier}, to which this run's plan was escalated"
+        asked.needed = least is not None or decision.escalated
         return self._targets.serving(tier)
 
-    async def _answer(self, tier: Tier, asked: Asked, deadline: float) -> AsyncGenerator[ModelEvent, None]:
+    def _sparing(self, tier: Tier, asked: Asked) -> Tier:
+        """The cheapest tier, where the day's soft budget is used up and that tier has not failed in this run."""
+        cheapest = self._targets.serving(TIERS[0])
+        if asked.needed or tier == cheapest:
+            return tier
+        why = "the day's soft budget is used up"
+        asked.reason = f"{why}; else {tier}: {asked.reason}" if asked.reason else why
+        return cheapest
+
+    async def _answer(
+        self, order: Sequence[Candidate], asked: Asked, deadline: float
+    ) -> AsyncGenerator[ModelEvent, None]:
         """The first target's answer that comes to its end."""
         if self._hedge is not None:
             self._hedge.called()
-        order: Sequence[Candidate] = fitting(self._targets.order(tier, self._random), asked.tokens)
         failures: list[ModelError] = []
         attempt = broken = 0
         void = read = False  # what was handed out so far belongs to a target that failed; the user has read some of it
@@ -224,6 +254,19 @@ class ModelGateway:
         now = self._clock()
         self._cool = {key: until for key, until in self._cool.items() if until > now}
         return sorted(order, key=lambda candidate: self._cool.get(candidate.key, 0.0))
+
+
+def _user(request: ModelRequest) -> str:
+    return request.situation.user_email if request.situation is not None else ""
+
+
+def _at_most(order: Sequence[Candidate], asked: Asked) -> tuple[int, int]:
+    """Tokens and micro-dollars that the first target may take; what others take instead is settled afterwards."""
+    if not order:
+        return asked.tokens, 0
+    target = order[0].target
+    answer = target.max_output_tokens
+    return asked.tokens + answer, cost_micros(target, asked.tokens, answer)
 
 
 def _may_answer_later(error: ModelError) -> bool:

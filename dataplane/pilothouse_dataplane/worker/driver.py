@@ -35,6 +35,8 @@ from pilothouse_dataplane.ledger.base import (
     Finished,
     LedgerUnavailable,
 )
+from pilothouse_dataplane.models.base import ModelLimited
+from pilothouse_dataplane.models.limits import Admission
 from pilothouse_dataplane.worker import problems
 from pilothouse_dataplane.worker.approvals import Approvals
 from pilothouse_dataplane.worker.begin import Begun, NotBegun, Wanted, begin
@@ -74,6 +76,7 @@ class RunDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         """Model calls, questions and decisions under way."""
         self._people_asked = False
+        self._admission: Admission | None = None
         # set once the run is this worker's
         self._begun: Begun | None = None
         self._state: flow.RunState
@@ -136,6 +139,8 @@ class RunDriver:
             await self._fail()
         finally:
             self._cancel_all()
+            if self._admission is not None and self.runtime.limits is not None:
+                self.runtime.limits.release(self._admission)  # of a parked run, too: it takes no place while it waits
             if self._begun is not None:
                 self._approvals.close()
                 self._spans.run.end("fenced" if lost == _FENCED else "")
@@ -143,6 +148,9 @@ class RunDriver:
 
     async def _run(self) -> str:
         """Returns why the stream breaks, "" where it ends."""
+        if (refused := await self._admit()) is not None:
+            self._outlet.emit(error=refused)
+            return ""
         begun = await begin(self.runtime, self._wanted)
         if isinstance(begun, Finished):
             self._outlet.send(told_again(begun.final))
@@ -153,6 +161,7 @@ class RunDriver:
                 final = agent.ConverseEvent(run_id=self._wanted.run_id, error=begun.error).SerializeToString()
                 self.runtime.ledger.finish(begun.claim.key, "failed", final)
             return ""
+        await self._admit_known(begun.claim.run.asker.email)
         self._take(begun)
         timer = asyncio.get_running_loop().call_later(self._clock.left(), self._inbox.put, flow.DeadlineReached())
         try:
@@ -170,6 +179,22 @@ class RunDriver:
                     self._state, actions = run.advance(self._state, event, self._clock.now())
         finally:
             timer.cancel()
+
+    async def _admit(self) -> agent.Error | None:
+        """Count a new run, before anything is stored of it. None: it may begin, as far as the tenant's limits go."""
+        limits, new = self.runtime.limits, self._wanted.new
+        if limits is None or new is None or self._wanted.lost_worker:
+            return None
+        try:
+            self._admission = await limits.admit(new.asker.email)
+        except ModelLimited as error:
+            return problems.limited(str(error))
+        return None
+
+    async def _admit_known(self, user: str) -> None:
+        """Count a run that goes on here: it was admitted when it began, so nothing refuses it now."""
+        if self.runtime.limits is not None and self._admission is None:
+            self._admission = await self.runtime.limits.admit(user, forced=True)
 
     def _take(self, begun: Begun) -> None:
         runtime, claim = self.runtime, begun.claim

@@ -6,6 +6,7 @@ and the store's connections stay as long as their addresses do: what runs hold t
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Container
@@ -27,6 +28,7 @@ from pilothouse_dataplane.credentials.states import RedisLinkStates
 from pilothouse_dataplane.ledger.base import Ledger
 from pilothouse_dataplane.memory.short_term import ShortTermMemory, connect
 from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.models.limits import Limits
 from pilothouse_dataplane.models.providers import make_providers
 from pilothouse_dataplane.worker.breakers import SharedBreakers
 from pilothouse_dataplane.worker.config import ConfigError, LoadedConfig
@@ -105,15 +107,25 @@ class Stores:
         self.breakers = SharedBreakers(self.client, tenant, worker, guards)
         self.events = EventPublisher(self.client, tenant)
         self.locks = RedisLocks(self.client, tenant)
+        limits = loaded.config.limits
+        self.limits = Limits(
+            self.client,
+            tenant,
+            worker,
+            limits,
+            max_workers=limits.max_workers,
+            clock=time.monotonic,
+            wall=time.time,
+        )
         self.users = 0
         """Configurations that use them."""
         self._sharing = False
 
     async def share(self) -> None:
-        """Begin to share breakers with the other workers; at most a second."""
+        """Begin to share breakers and limits with the other workers; at most a second."""
         if not self._sharing:
             self._sharing = True
-            await self.breakers.start()
+            await asyncio.gather(self.breakers.start(), self.limits.start())
 
     async def unshare(self) -> None:
         """Before others take the breakers over."""
@@ -124,6 +136,7 @@ class Stores:
     async def aclose(self) -> None:
         """Write what is queued, and close."""
         await self.unshare()
+        await self.limits.aclose()
         await self.ledger.aclose()
         await self.events.aclose()
         await self.client.aclose()
@@ -159,6 +172,8 @@ class Runtime:
     ledger: Ledger
     breakers: Breakers
     locks: Locks
+    limits: Limits | None = None
+    """None in tests without limits."""
     stores: Stores | None = None
     """None in tests that bring their own."""
     credentials: Credentials | None = None
@@ -176,6 +191,7 @@ class Runtime:
         if before is not None and before.stores is not None and before.stores is not self.stores:
             await before.stores.unshare()
         if self.stores is not None:
+            self.stores.limits.configure(self.config.limits, self.config.limits.max_workers)
             await self.stores.share()
         if self.credentials is not None:
             await self.credentials.start()
@@ -247,13 +263,14 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     return Runtime(
         config=config,
         hash=loaded.hash,
-        models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter),
+        models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter, limits=stores.limits),
         toolset=toolset,
         memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),
         events=stores.events,
         ledger=stores.ledger,
         breakers=stores.breakers,
         locks=stores.locks,
+        limits=stores.limits,
         stores=stores,
         credentials=credentials,
         prober=prober,

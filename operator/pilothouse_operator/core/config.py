@@ -146,7 +146,7 @@ def build(
         egress=platform.egress_of(tenant.metadata.namespace),
         public_url=platform.public_url,
         short_term_ttl_seconds=int(parse_duration(tenant.spec.memory.short_term_ttl)),
-        limits=_limits(tenant.spec.limits),
+        limits=_limits(tenant.spec.limits, tenant.spec.workers.max_replicas),
         concurrent_runs=tenant.spec.limits.concurrent_runs,
     )
     files = {
@@ -228,7 +228,7 @@ def _micros(usd: Decimal) -> int:
     return int((usd * MICROS_PER_USD).to_integral_value(ROUND_CEILING))
 
 
-def _limits(limits: Limits) -> LimitsConfig:
+def _limits(limits: Limits, max_workers: int) -> LimitsConfig:
     budget = limits.daily_budget_usd
     return LimitsConfig(
         requests_per_minute=limits.requests_per_minute,
@@ -238,6 +238,7 @@ def _limits(limits: Limits) -> LimitsConfig:
         soft_budget_percent=limits.soft_budget_percent,
         user_requests_per_minute=limits.per_user.requests_per_minute or 0,
         user_tokens_per_minute=limits.per_user.tokens_per_minute or 0,
+        max_workers=max_workers,
     )
 
 

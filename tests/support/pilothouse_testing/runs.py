@@ -19,6 +19,7 @@ from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.credentials.base import CredentialSource
 from pilothouse_dataplane.ledger.base import Asker, Ledger, NewRun
 from pilothouse_dataplane.models.gateway import ModelGateway, Router
+from pilothouse_dataplane.models.limits import Limits
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.driver import RunDriver
 from pilothouse_dataplane.worker.runtime import Runtime, link_page
@@ -123,11 +124,13 @@ class FakeTenant:
         sources: Mapping[str, CredentialSource] | None = None,
         providers: Mapping[str, FakeModel] | None = None,
         router: Router | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """``providers``: those beside ``local``, which is ``model``."""
         self.sources = sources or {}
         self.providers = providers or {}
         self.router = router
+        self.limits = limits
         self.model = model
         self.connector = connector or FakeConnector()
         self.config = WorkerConfig.model_validate(config or worker_config())
@@ -160,6 +163,7 @@ class FakeTenant:
                 clock=time.monotonic,
                 random=lambda: 0.5,
                 router=self.router,
+                limits=self.limits,
             ),
             toolset=Toolset(
                 connectors,
@@ -175,6 +179,7 @@ class FakeTenant:
             ledger=ledger or MemoryLedger(self.store, worker),
             breakers=self.breakers,
             locks=self.locks,
+            limits=self.limits,
         )
 
     def ask(self, text: str = QUESTION, run_id: str = "r1", worker: str = "w1", lost: str = "") -> Told:

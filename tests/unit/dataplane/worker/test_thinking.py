@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pilothouse_api.workerconfig import Tier
+from pilothouse_api.workerconfig import LimitsConfig, Tier
 from pilothouse_dataplane.core.messages import Situation
+from pilothouse_dataplane.memory.short_term import connect
 from pilothouse_dataplane.models.base import ModelDone, ModelLimited, ModelUnavailable
+from pilothouse_dataplane.models.limits import Limits
 from pilothouse_proto.agent.v1 import agent_pb2 as agent
 from pilothouse_testing.fakes import FakeModel, asks_for, text
-from pilothouse_testing.runs import FakeTenant, worker_config
+from pilothouse_testing.runs import FakeTenant, fake_connector, worker_config
 
 
 def two_providers(**changes: Any) -> dict[str, Any]:
@@ -136,3 +141,73 @@ async def test_cached_input_is_charged_and_told_as_such() -> None:
     tenant = FakeTenant(FakeModel([text("hi"), ModelDone(100, 10, cached_input_tokens=80)]))
     told = await tenant.ask().end()
     assert told.last.final.usage.cached_input_tokens == 80
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+@asynccontextmanager
+async def alone(**limits: Any) -> AsyncIterator[Limits]:
+    """The real limits of one worker whose Redis does not answer: it decides on its own share, which is all."""
+    client = connect("redis://127.0.0.1:1/0")
+    made = Limits(client, "acme", "w1", LimitsConfig(**limits), max_workers=1, clock=time.monotonic, wall=time.time)
+    made.release(await made.admit("somebody"))  # it notices that nobody answers
+    try:
+        yield made
+    finally:
+        await made.aclose()
+        await client.aclose()
+
+
+async def test_a_run_that_is_one_too_many_is_told_when_to_come_back_and_a_parked_one_takes_no_place() -> None:
+    write = asks_for("fake.thing.write", name="made up")
+    async with alone(concurrent_runs=1) as limits:
+        config = worker_config(connectors=[fake_connector(approvals=[{"match": "thing.write"}])])
+        tenant = FakeTenant(FakeModel([0.3, text("slow")], [write], [text("ok")]), config=config, limits=limits)
+        first = tenant.ask(run_id="r1")
+        await asyncio.sleep(0.1)
+        refused = await tenant.ask(run_id="r2").end()
+        assert refused.last.error.code == agent.ERROR_CODE_RATE_LIMITED
+        assert "Ask again in" in refused.last.error.message
+        assert "r2" not in tenant.store.runs
+        assert len(tenant.memory.sessions["s"]) == 1, "nothing is stored of what is refused"
+        assert (await first.end()).text == "slow"
+        parked = await tenant.ask(run_id="r3").end()
+        assert parked.kinds[-1] == "parked"
+        assert (await tenant.ask(run_id="r4", text="hi").end()).text == "ok"
+        assert len(tenant.store.runs) == 3
+
+
+async def test_a_run_that_goes_on_elsewhere_is_never_refused() -> None:
+    async with alone(concurrent_runs=1) as limits:
+        tenant = FakeTenant(FakeModel([5.0], [0.2, text("one")], [text("two")]), limits=limits)
+        gone = tenant.ask(run_id="r1")
+        await asyncio.sleep(0.1)
+        gone.driver.hand_over()
+        await gone.end()
+        other = tenant.ask(run_id="r2")
+        await asyncio.sleep(0.1)
+        assert (await tenant.ask(run_id="r1", worker="w2", lost="w1").end()).text == "two"
+        assert (await other.end()).text == "one"
+
+
+async def test_money_is_reserved_before_a_call_and_settled_with_what_it_took() -> None:
+    async with alone(daily_budget_micros=100_000) as limits:
+        tenant = FakeTenant(FakeModel([text("hi"), ModelDone(1000, 10)]), limits=limits)
+        for number in range(9):
+            assert (await tenant.ask(run_id=f"r{number}").end()).text == "hi"
+        last = await tenant.ask(run_id="r9").end()
+        assert last.text == "hi"
+        over = await tenant.ask(run_id="r10").end()
+        assert over.last.error.code == agent.ERROR_CODE_RATE_LIMITED
+        assert "midnight UTC" in over.last.error.message
+        assert len(tenant.model.requests) == 10, "ten calls of a cent each"
+
+
+async def test_above_the_soft_budget_the_cheapest_tier_answers() -> None:
+    async with alone(daily_budget_micros=100_000, soft_budget_percent=1) as limits:
+        fast, mid = FakeModel([text("f")]), FakeModel([text("m"), ModelDone(1000, 10)])
+        config = two_providers()
+        config["route"]["default_tier"] = "mid"
+        tenant = FakeTenant(fast, config=config, providers={"other": mid}, limits=limits)
+        assert (await tenant.ask(run_id="r1").end()).text == "m"
+        assert (await tenant.ask(run_id="r2").end()).text == "f"
+        assert "soft budget" in tenant.published("model_called")[-1].reason
