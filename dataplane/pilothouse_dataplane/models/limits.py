@@ -10,8 +10,8 @@ one, over a connection of their own; what nobody waits for (settle, release) rid
 
 **Redis away.** Whoever waits is answered from the local share at once; later ones don't ask at all. The call that was
 under way is in doubt: when Redis is back, it is sent again under its number, so that it counts exactly once. What it
-let through there is given back (its callers got their answer here), and what was used here meanwhile is booked. What
-this worker knows of the day's sum is told, too, in case that the store has lost it.
+let through there is given back (its callers got their answer here), and what was used here meanwhile is booked. Where
+the store has lost all, it is told what this worker knows of the day's sum and of its runs.
 
 A worker that dies leaves its runs' places for 30 s, tokens for a minute, and money that it had reserved, some cents,
 until midnight.
@@ -392,7 +392,12 @@ class Limits:
         self._offset = now - self._clock() * 1000
         if "workers" in answer:
             self._workers = max(1, int(answer["workers"]))
-        if "spent" in answer:
+        if answer.get("lost"):
+            _log.warning("the store has lost what the limits had counted; it is told what this worker knows")
+            told = [] if self._spent is None else [_Asked(["spent", *self._spent])]
+            self._queue = told + self._queue + self._renewals()
+            self._beat = True
+        elif "spent" in answer:
             self._spent = (day, int(answer["spent"]))
         for asked, result in zip(batch, results, strict=True):
             self._deliver(asked, result)
@@ -456,11 +461,7 @@ class Limits:
                 if not await self._call(doubt.payload, doubt.asked):
                     continue
                 self._doubt = None
-            # what is untold comes after what the store may have lost
-            first: list[_Asked] = []
-            if self._spent is not None:
-                first.append(_Asked(["spent", *self._spent]))
-            self._queue = first + _compact(self._queue) + self._renewals()
+            self._queue = _compact([*self._queue, *self._renewals()])
             self._beat, self._away = True, False
             _log.info("limits are shared again")
             self._kick()
@@ -508,4 +509,4 @@ def _compact(queue: Iterable[_Asked]) -> list[_Asked]:
     for (user, bucket, day), (requests, tokens, cost, held) in booked.items():
         rest.append(_Asked(["book", user, bucket, requests, tokens, day, cost, held]))
     rest.extend(_Asked(op) for op in leases.values())
-    return rest
+    return rest  # what the store had lost comes before what is booked on top of it

@@ -14,11 +14,11 @@ wait. Hence
 
 - alone, a user may have all of the limit: (L - S) / 1 is not reached before U = L;
 - under contention nobody gets more than an equal share of what the modest leave, unless all who wait have had as much;
-- nothing lies idle: the least served of those who wait is let through whenever there is room.
+- the least served of those who wait is let through whenever there is room. What lies idle is kept for them.
 
 The level is worked out anew when somebody begins to wait, and else every 0.1 s (and 1 ms for each who waits).
-Runs at a time are shared in the same way. Of the day's money, above the soft budget, nobody gets more than an equal
-share among the users of this day.
+Runs at a time are shared in the same way; as they end within seconds, who was refused waits for seconds only. Of the
+day's money, above the soft budget, nobody gets more than an equal share among the users of this day.
 
 **Exactly once.** A worker numbers its calls and sends one at a time. The script keeps the last answer of each worker: a
 call that is sent again, because its answer was lost, gets the same answer and books nothing twice.
@@ -26,7 +26,8 @@ call that is sent again, because its answer was lost, gets the same answer and b
 **Keys**, all under one hash tag and all with an expiry; only the first is named in KEYS, the others derive from it and
 so lie in the same slot: ``…:tenant`` and ``…:user:<id>`` (windows, 2 minutes), ``…:runs`` (leases),
 ``…:waiting:<what>``, ``…:day:<days since 1970>`` (micro-dollars by user; "" is the sum, "held" what is reserved and not
-settled; 2 days), ``…:workers`` (when each was last heard), ``…:answer:<worker>`` (10 minutes).
+settled, "restored" what workers told after a loss; 2 days), ``…:workers`` (when each was last heard),
+``…:answer:<worker>`` (10 minutes).
 
 The call, ``ARGV[1]``, is JSON: ``worker``, ``number``, ``beat`` (count me among the living), ``now`` (milliseconds; 0:
 the server's own clock), ``limit`` and ``ops``, each an array:
@@ -35,12 +36,12 @@ the server's own clock), ``limit`` and ``ops``, each an array:
 ``["take", user, requests, tokens, cost, lease, ttl, 0|1]`` let a request through (1: whatever the limits say)
 ``["book", user, bucket, requests, tokens, day, cost, held]`` add to what was let through; less than 0: give back
 ``["lease", user, lease, ttl]``                             a run still goes on; ttl 0: it has ended
-``["spent", day, cost]``                                    what a worker remembers of the day, if the store lost it
+``["spent", day, cost]``                                    the store has lost the day: what a worker knows of it
 =========================================================== ===========================================================
 
 The answer is JSON: ``now``, ``workers`` (alive; only with ``beat``), ``day``, ``spent`` (of the day, held included;
-absent where no budget was looked at), and ``results``, one for each op: ``[1, bucket, day, 0|1 above the soft
-budget]``, or ``[0, reason, milliseconds to wait]``.
+absent where no budget was looked at), ``lost`` (the store knows nothing of this worker's earlier calls), and
+``results``, one for each op: ``[1, bucket, day, 0|1 above the soft budget]``, or ``[0, reason, milliseconds to wait]``.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ local function beyond(kind, user, more, most)
   return had + more - share[1]
 end
 local function refuse_waiting(kind, user, reason, ms)
-  local key, till = base .. ':waiting:' .. kind, math.floor(now + ms + @GRACE_MS@)
+  local key = base .. ':waiting:' .. kind
+  local till = math.floor(now + ms + (kind == 'runs' and @RUNS_RETRY_MS@ or @GRACE_MS@))
   if redis.call('ZADD', key, till, user) == 1 then
     redis.call('DEL', key .. ':level')
     levels[kind] = nil
@@ -218,9 +220,10 @@ local function day_of(number, user)
   local d = days[number]
   if not d then
     local key = base .. ':day:' .. whole(number)
-    local v = redis.call('HMGET', key, '', 'held', user)
-    d = {key = key, total = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, fresh = not v[1], of = {}}
-    d.of[user] = tonumber(v[3]) or 0
+    local v = redis.call('HMGET', key, '', 'held', 'restored', user)
+    d = {key = key, total = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, restored = tonumber(v[3]) or 0,
+         fresh = not v[1], of = {}}
+    d.of[user] = tonumber(v[4]) or 0
     days[number] = d
   elseif not d.of[user] then
     d.of[user] = tonumber(redis.call('HGET', d.key, user)) or 0
@@ -276,7 +279,7 @@ local function take(user, requests, tokens, cost, lease, ttl, forced)
         return {0, 'budget', midnight}
       end
       if cheap == 1 then
-        local users = redis.call('HLEN', d.key) - 2
+        local users = redis.call('HLEN', d.key) - 3
         if users > 1 and d.of[user] >= limit.hard / users then return {0, 'budget_share', midnight} end
       end
     end
@@ -319,7 +322,9 @@ end
 
 local function spent(day, cost)
   local d = day_of(day, '')
-  if cost > d.total then d.total, d.changed = cost, true end
+  if cost > d.restored then  -- on top of what others have booked since
+    d.total, d.restored, d.changed = d.total + cost - d.restored, cost, true
+  end
   return {1, current, today, 0}
 end
 
@@ -348,7 +353,7 @@ for key, w in pairs(windows) do
 end
 for _, d in pairs(days) do
   if d.changed then
-    local fields = {'', whole(d.total), 'held', whole(d.held)}
+    local fields = {'', whole(d.total), 'held', whole(d.held), 'restored', whole(d.restored)}
     for user, cost in pairs(d.of) do
       if user ~= '' then fields[#fields + 1], fields[#fields + 2] = user, whole(cost) end
     end
@@ -365,6 +370,7 @@ if call.beat then
   redis.call('PEXPIRE', key, 2 * @ALIVE_MS@)
   answer.workers = redis.call('ZCARD', key)
 end
+if not last and call.number > 1 then answer.lost = true end
 if days[today] then answer.spent = days[today].total end
 local json = cjson.encode(answer)
 redis.call('SET', kept, number .. json, 'PX', 600000)
