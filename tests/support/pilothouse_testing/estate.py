@@ -272,6 +272,7 @@ class Estate:
                     break
                 events += await chat.until("final", "error", "parked", "approval_required", seconds=seconds)
                 if events[-1]["type"] == "approval_required" and approve is not None:
+                    await asyncio.sleep(0.3)  # she reads first
                     await chat.send(type="decision", approval_id=events[-1]["approval_id"], approved=approve)
             self.said.append(json.dumps(events).encode())
             return events
@@ -287,7 +288,7 @@ class Estate:
             aiohttp.ClientSession() as session,
             session.post(self.urls[system] + path, json=body) as answer,
         ):
-            assert answer.status == 200, await answer.text()
+            assert answer.status in (200, 204), await answer.text()
 
     # --- processes ------------------------------------------------------------------------------------------------
     async def start_worker(self, name: str, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Worker:
@@ -348,7 +349,7 @@ class Estate:
         self.logs.mkdir(exist_ok=True)
         with (self.logs / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, env={"PATH": os.environ["PATH"], **env}, stdout=log, stderr=log
+                sys.executable, "-m", module, env={**_inherited(), **env}, stdout=log, stderr=log
             )
 
         async def end() -> None:
@@ -446,6 +447,13 @@ class Estate:
         ]  # fmt: skip
 
 
+def outcomes(events: list[Json]) -> dict[str, str]:
+    """How each tool's last step ended: SUCCEEDED, REFUSED, … A run that went on alone tells steps with ``resumed``."""
+    ended = [e for e in events if e["type"] == "step_finished"]
+    ended += [step for e in events if e["type"] == "resumed" for step in e["steps"]]
+    return {e["tool"]: e["outcome"].removeprefix("STEP_OUTCOME_") for e in ended if e["tool"] != names.PLAN_STEP}
+
+
 def app_secrets() -> dict[tuple[str, str], str]:
     """(secret, key) → value: the applications' own, as an administrator sets them."""
     made = {(name, "client-id"): "pilothouse" for name in SCOPES}
@@ -483,6 +491,11 @@ async def estate(folder: Path, *, vault: bool = True) -> AsyncIterator[Estate]:
                 here.bao_url = await here.serve("vault", app)
             await here.start_gateway()
             yield here
+
+
+def _inherited() -> dict[str, str]:
+    """Of this process's environment: what finds programs and code, and nothing that a secret could be in."""
+    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 
 
 async def _tapped(here: Estate, name: str, app: web.Application) -> None:
