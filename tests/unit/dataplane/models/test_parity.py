@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anthropic
 import openai
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pilothouse_api.workerconfig import TargetConfig
@@ -170,14 +170,23 @@ async def pair(protocol: str) -> AsyncIterator[Pair]:
             await made.client.close()
 
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
+Run = Callable[[str, Callable[[Pair], Coroutine[Any, Any, None]]], None]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """Hypothesis runs many examples in one test: they share a loop, so that they share connections."""
+    """Runs a coroutine with a protocol's pair. All examples share a loop, clients and connections."""
     loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
+    stack = AsyncExitStack()
+    pairs: dict[str, Pair] = {}
+
+    async def each(protocol: str, example: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
+        if protocol not in pairs:
+            pairs[protocol] = await stack.enter_async_context(pair(protocol))
+        await example(pairs[protocol])
+
+    yield lambda protocol, example: loop.run_until_complete(each(protocol, example))
+    loop.run_until_complete(stack.aclose())
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
@@ -192,14 +201,8 @@ STREAMS = [
 @pytest.mark.parametrize(("protocol", "name"), STREAMS)
 def test_a_stream_says_the_same_to_both_however_it_is_cut(run: Run, protocol: str, name: str) -> None:
     body = recorded(protocol)[name]
-    stack = pair(protocol)
-    made: list[Pair] = []
 
-    async def begin() -> None:
-        made.append(await stack.__aenter__())
-
-    async def example(cuts: list[int]) -> None:
-        both = made[0]
+    async def same(both: Pair, cuts: list[int]) -> None:
         both.replay.stream(body, cuts)
         if name in BROKEN:
             with pytest.raises((openai.APIError, anthropic.APIError)) as theirs:
@@ -219,28 +222,28 @@ def test_a_stream_says_the_same_to_both_however_it_is_cut(run: Run, protocol: st
         assert await ours(both.provider) == expected
         assert expected.text or expected.calls
 
+    async def our_own_at_every_byte(both: Pair) -> None:
+        if name in BROKEN or name == "half_a_call":
+            return
+        both.replay.stream(body)
+        whole = await ours(both.provider)
+        both.replay.stream(body, range(0, len(body), 1 + len(body) // 1500))
+        assert await ours(both.provider) == whole
+
     @settings(
-        max_examples=6,
+        max_examples=4,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate],
         database=None,
     )
     @given(st.lists(st.integers(0, len(body)), max_size=12).map(sorted))
+    @example([])
     def examples(cuts: list[int]) -> None:
-        run(example(cuts))
+        run(protocol, lambda both: same(both, cuts))
 
-    run(begin())
-    try:
-        run(example([]))
-        run(example(list(range(1, len(body)))) if len(body) < 1500 else example(list(range(0, len(body), 7))))
-        examples()
-    finally:
-        run(end(stack))
-
-
-async def end(stack: Any) -> None:
-    await stack.__aexit__(None, None, None)
+    examples()
+    run(protocol, our_own_at_every_byte)
 
 
 @pytest.mark.parametrize("vendor", ["openai", "anthropic"])
