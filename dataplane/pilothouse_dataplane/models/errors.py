@@ -163,6 +163,10 @@ def status_error(provider: str, status: int, fault: Fault | None, headers: Mappi
 def event_error(provider: str, fault: Fault) -> ModelError:
     """An error that came as an event of a stream, or in the body of a 200."""
     status = fault.status or next((_STATUS_OF_CODE[code] for code in fault.codes if code in _STATUS_OF_CODE), 500)
+    if fault.codes & _EXHAUSTED:
+        status = 402
+    elif fault.codes & _OVERFLOW:
+        status = 400
     said = f"The model provider {provider} broke off: {fault.detail or 'it gave no reason'}"
     return _error(provider, status, fault, said, {}, 0.0)
 

@@ -36,6 +36,9 @@ class Replay:
         self.asked: list[dict[str, Any]] = []
         """The bodies of the requests."""
         self.asked_headers: list[dict[str, str]] = []
+        self.connections = 0
+        self.delay = 0.0
+        """Seconds before an answer."""
         self.targets: list[str] = []
         """Path and query of the requests."""
 
@@ -51,6 +54,7 @@ class Replay:
         self.body = body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -60,6 +64,7 @@ class Replay:
                 self.targets.append(lines[0].split()[1])
                 self.asked_headers.append(dict(line.split(": ", 1) for line in lines[1:] if line))
                 self.asked.append(json.loads(sent or b"{}"))
+                await asyncio.sleep(self.delay)
                 fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
                 writer.write(f"HTTP/1.1 {self.status} X\r\n{fields}Transfer-Encoding: chunked\r\n\r\n".encode())
                 for start, end in zip([0, *self.cuts], [*self.cuts, len(self.body)], strict=True):
