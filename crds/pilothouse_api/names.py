@@ -77,6 +77,11 @@ def limits_key(tenant: str) -> str:
     return f"{{{tenant}}}:limits"
 
 
+def response_key(tenant: str, digest: str) -> str:
+    """Redis key of a model's answer that may be used again."""
+    return f"{{{tenant}}}:response:{digest}"
+
+
 def session_key(tenant: str, session: str, part: str) -> str:
     """Redis key of one part of a session: ``short`` (messages) or ``worker`` (affinity)."""
     return f"{{{tenant}:{session}}}:{part}"
