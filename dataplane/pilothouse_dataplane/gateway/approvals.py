@@ -119,12 +119,16 @@ class Approvals:
             ) from error
         return list(response.approvals)
 
-    def parked(self, run: Run) -> None:
+    def parked(self, run: Run, *, decided: bool = False) -> None:
         """A run has parked: remember how far its client has read, and make again what it had decided too late.
 
-        The worker may have parked the run while a decision was on its way up the stream.
+        The worker may have parked the run while a decision was on its way up the stream. ``decided``: it has even
+        confirmed that, and nothing is waited for any more; then the run goes on at once, under its client's eyes.
         """
         self._remember(run)
+        if decided:
+            self._go_on(run.tenant, run.session_id, run.run_id)
+            return
         for made in run.unconfirmed():
             self._background(self._again(run, made), f"decide-{run.run_id}")
 
@@ -202,7 +206,7 @@ class Approvals:
                 self._remember(run)  # a worker will find it by itself: its end is heard of
         await self._tell(run.tenant, run.session_id, last)
         if last["type"] == "parked":
-            self.parked(run)
+            self.parked(run, decided=not last["approval_ids"])
 
     async def _tell(self, tenant: str, session_id: str, body: dict[str, Any]) -> None:
         for emit in list(self._audience.get((tenant, session_id), ())):

@@ -387,7 +387,7 @@ class _Connection:
                 await self.send(last)
             finally:
                 if last["type"] == "parked":
-                    self._server.approvals.parked(run)
+                    self._server.approvals.parked(run, decided=not last["approval_ids"])
         except ClientGone:
             # The reader waits for a client that takes nothing: wake it, so that the connection ends.
             await self.close(CLOSE_TIMEOUT, "too slow")

@@ -79,6 +79,17 @@ async def test_a_decision_that_the_parking_worker_did_hear_is_not_lost_to_the_cl
     assert [kind for kind, _ in await reader.end()] == ["resumed", "final"]
 
 
+async def test_a_run_that_was_parked_with_nothing_left_to_decide_goes_on_at_once(bench: Make) -> None:
+    here = bench()
+    _, reader = await here.worker("w1"), Reader()
+    here.approvals.join("acme", "s1", reader.emit)
+    asked = here.ask("park")
+    await asked.end()
+    here.ledger.approvals["mine-run1"] = True  # and the worker has told so, right before it parked
+    here.approvals.parked(asked.run, decided=True)
+    assert await reader.end() == [("resumed", 4), ("final", 5)]
+
+
 @pytest.mark.parametrize("code", [pb.ERROR_CODE_RATE_LIMITED, pb.ERROR_CODE_WORKER_LOST], ids=["full", "held"])
 async def test_a_resumed_run_finds_the_worker_that_can_have_it(bench: Make, code: pb.ErrorCode.ValueType) -> None:
     here = bench()
