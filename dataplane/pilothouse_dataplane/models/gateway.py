@@ -19,7 +19,7 @@ stands: ModelInterrupted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -73,9 +73,20 @@ class Decision(Protocol):
 class Router(Protocol):
     """Says which tier a call needs; pure, and well under a millisecond."""
 
-    def decide(self, situation: Situation | None, failed: Tier | None = None) -> Decision:
-        """``failed``: the tier whose plan could not be carried out."""
+    @property
+    def wants_vector(self) -> bool:
+        """Whether it makes use of the question's embedding."""
         ...
+
+    def decide(
+        self, situation: Situation | None, failed: Tier | None = None, vector: Sequence[float] | None = None
+    ) -> Decision:
+        """``failed``: the tier whose plan could not be carried out; ``vector``: the question's embedding."""
+        ...
+
+
+Embed = Callable[[str], Awaitable[Sequence[float] | None]]
+"""A text's embedding, of length 1; None where it can't be had now. Bounded in time, and raises nothing."""
 
 
 class ModelGateway:
@@ -91,6 +102,7 @@ class ModelGateway:
         random: Callable[[], float],
         router: Router | None = None,
         limits: Limits | None = None,
+        embed: Embed | None = None,
     ) -> None:
         """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier.
         ``limits`` None: only the run's own budget bounds it."""
@@ -98,6 +110,7 @@ class ModelGateway:
         self._targets = Targets(route)
         self._router = router
         self._limits = limits
+        self._embed = embed
         self._default = route.default_tier
         self._clock = clock
         self._random = random
@@ -122,7 +135,7 @@ class ModelGateway:
         Raises ModelError where no target answered: its message names the last reason.
         """
         asked = Asked(request, on_call, request_tokens(request), budget_micros)
-        tier = self._decide(request.situation, asked)
+        tier = await self._decide(request.situation, asked)
         if self._limits is not None and self._limits.cheap_only:
             tier = self._sparing(tier, asked)
         order = fitting(self._targets.order(tier, self._random), asked.tokens)
@@ -142,7 +155,7 @@ class ModelGateway:
             spent = asked.spent
             self._limits.settle(reservation, spent.input_tokens + spent.output_tokens, spent.cost_micros)
 
-    def _decide(self, situation: Situation | None, asked: Asked) -> Tier:
+    async def _decide(self, situation: Situation | None, asked: Asked) -> Tier:
         """The tier; why goes into ``asked``."""
         if self._router is None:
             return self._targets.serving(self._default)
@@ -151,7 +164,10 @@ class ModelGateway:
             least = situation.least
             if situation.failed_calls and least is None:  # once a run
                 failed = situation.planned_by
-        decision = self._router.decide(situation, failed)
+        vector = None
+        if self._embed is not None and self._router.wants_vector and situation is not None and failed is None:
+            vector = await self._embed(situation.text)
+        decision = self._router.decide(situation, failed, vector)
         asked.reason, asked.escalated = decision.reason, decision.escalated
         tier = at_least(decision.tier, least)
         if tier != decision.tier:

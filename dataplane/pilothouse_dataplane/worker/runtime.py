@@ -23,6 +23,7 @@ from pilothouse_dataplane.connectors.toolset import Toolset
 from pilothouse_dataplane.core.breaker import BreakerMode
 from pilothouse_dataplane.core.guard import GuardRegistry
 from pilothouse_dataplane.core.messages import Message
+from pilothouse_dataplane.core.routing import Router
 from pilothouse_dataplane.credentials.backend import BackendKeeper, Credentials
 from pilothouse_dataplane.credentials.states import RedisLinkStates
 from pilothouse_dataplane.ledger.base import Ledger
@@ -237,6 +238,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         raise ConfigError(str(error)) from error
     stores = keeper.get(loaded)
     providers, route_problems = make_providers(config.route.providers, loaded.files)
+    router = Router(config.route)
     stores.users += 1
     backend = keeper.backends.get(config, loaded.files, loaded.database_url)
     credentials = Credentials(config, backend, RedisLinkStates(stores.client, config.tenant))
@@ -263,7 +265,15 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     return Runtime(
         config=config,
         hash=loaded.hash,
-        models=ModelGateway(config.route, providers, guards, clock=time.monotonic, random=jitter, limits=stores.limits),
+        models=ModelGateway(
+            config.route,
+            providers,
+            guards,
+            clock=time.monotonic,
+            random=jitter,
+            router=router,
+            limits=stores.limits,
+        ),
         toolset=toolset,
         memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),
         events=stores.events,
@@ -274,5 +284,5 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
         stores=stores,
         credentials=credentials,
         prober=prober,
-        route_problems=route_problems,
+        route_problems=(*route_problems, *router.problems),
     )

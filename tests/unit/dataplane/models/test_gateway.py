@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -55,7 +55,11 @@ class FakeRouter:
     def __init__(self) -> None:
         self.asked: list[tuple[Situation | None, Tier | None]] = []
 
-    def decide(self, situation: Situation | None, failed: Tier | None = None) -> Says:
+    wants_vector = False
+
+    def decide(
+        self, situation: Situation | None, failed: Tier | None = None, vector: Sequence[float] | None = None
+    ) -> Says:
         self.asked.append((situation, failed))
         return Says("mid", "fast failed", escalated=True) if failed == "fast" else Says("fast", "short")
 

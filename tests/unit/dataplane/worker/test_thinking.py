@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,11 @@ class OneUp:
     def __init__(self) -> None:
         self.situations: list[Situation] = []
 
-    def decide(self, situation: Situation | None, failed: Tier | None = None) -> Says:
+    wants_vector = False
+
+    def decide(
+        self, situation: Situation | None, failed: Tier | None = None, vector: Sequence[float] | None = None
+    ) -> Says:
         assert situation is not None
         self.situations.append(situation)
         return Says("mid", f"the plan of {failed} failed", True) if failed else Says("fast", "a short request")
