@@ -72,7 +72,12 @@ class Asked:
     asked: set[tuple[str, str]] = field(default_factory=set)
     """Targets that were asked in the present pass."""
 
+    answered: ModelCallRecord | None = None
+    """The call that came to its end."""
+
     def record(self, record: ModelCallRecord) -> None:
+        if not record.aborted:
+            self.answered = record
         self.spent += record.usage
         self.on_call(record)
 

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from pilothouse_api.workerconfig import RouteConfig, Tier
 from pilothouse_dataplane.core.guard import GuardRegistry
-from pilothouse_dataplane.core.messages import ModelRequest, Situation
+from pilothouse_dataplane.core.messages import ModelRequest, Situation, Usage
 from pilothouse_dataplane.core.retry import Backoff, wait_before_retry
 from pilothouse_dataplane.models.base import (
     ModelError,
@@ -43,6 +43,7 @@ from pilothouse_dataplane.models.calling import Asked, Caller, ModelPassedOver
 from pilothouse_dataplane.models.cost import ModelCallRecord, cost_micros, request_tokens
 from pilothouse_dataplane.models.hedging import HedgeBudget, hedged
 from pilothouse_dataplane.models.limits import Limits
+from pilothouse_dataplane.models.response_cache import Cached, ResponseCache
 from pilothouse_dataplane.models.targets import TIERS, Candidate, Targets, at_least, fitting, larger
 
 _BACKOFF = Backoff(attempts=2, base_seconds=0.2, retry_after_cap_seconds=2.0)
@@ -51,6 +52,8 @@ _BROKEN_ANSWERS = 2
 _MAX_COOL_SECONDS = 30.0
 """For how long a target that wants fewer requests is asked last, at most; it is asked where nobody else answers."""
 _MAX_FALLBACK = 200
+_FOLLOW_SECONDS = 10.0
+"""For how long the answer to an equal call that is under way is waited for, at most."""
 
 
 class Decision(Protocol):
@@ -102,6 +105,7 @@ class ModelGateway:
         random: Callable[[], float],
         router: Router | None = None,
         limits: Limits | None = None,
+        cache: ResponseCache | None = None,
         embed: Embed | None = None,
     ) -> None:
         """``clock``: monotonic seconds; ``random``: uniform in 0..1. ``router`` None: always the default tier.
@@ -110,6 +114,7 @@ class ModelGateway:
         self._targets = Targets(route)
         self._router = router
         self._limits = limits
+        self._cache = cache
         self._embed = embed
         self._default = route.default_tier
         self._clock = clock
@@ -120,6 +125,8 @@ class ModelGateway:
 
     async def aclose(self) -> None:
         await self._caller.aclose()
+        if self._cache is not None:
+            await self._cache.aclose()
 
     async def stream(
         self,
@@ -138,22 +145,72 @@ class ModelGateway:
         tier = await self._decide(request.situation, asked)
         if self._limits is not None and self._limits.cheap_only:
             tier = self._sparing(tier, asked)
-        order = fitting(self._targets.order(tier, self._random), asked.tokens)
-        if self._limits is None:
-            async with aclosing(self._answer(order, asked, deadline)) as events:
-                async for event in events:
-                    yield event
+        order = self._order(tier, asked)
+        # the wrappers stand here one by one, so that a call without them doesn't pass through empty ones
+        if self._cache is not None:
+            stream = self._cached(self._cache, tier, order, asked, deadline)
+        elif self._limits is not None:
+            stream = self._limited(self._limits, tier, order, asked, deadline)
+        else:
+            stream = self._answer(order, asked, deadline)
+        async with aclosing(stream) as events:
+            async for event in events:
+                yield event
+
+    def _order(self, tier: Tier, asked: Asked) -> Sequence[Candidate]:
+        return fitting(self._targets.order(tier, self._random), asked.tokens)
+
+    async def _cached(
+        self, cache: ResponseCache, tier: Tier, order: Sequence[Candidate], asked: Asked, deadline: float
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """An earlier answer to the same call where there is one."""
+        began = self._clock()
+        key = cache.key((each.target for each in order if each.tier == tier), asked.request)
+        found = await cache.enter(key, wait_seconds=min(_FOLLOW_SECONDS, max(0.0, deadline - began) / 2))
+        if isinstance(found, Cached):
+            provider, model = found.by
+            asked.record(
+                ModelCallRecord(
+                    provider,
+                    model,
+                    tier,
+                    Usage(),
+                    self._clock() - began,
+                    reason=asked.reason,
+                    cached=True,
+                    escalated=asked.escalated,
+                    saved_micros=found.usage.cost_micros,
+                )
+            )
+            for event in found.events:
+                yield event
             return
-        reservation = await self._limits.reserve(_user(request), *_at_most(order, asked))
+        with found:
+            if self._limits is not None:
+                stream = self._limited(self._limits, tier, order, asked, deadline)
+            else:
+                stream = self._answer(order, asked, deadline)
+            async with aclosing(stream) as events:
+                async for event in events:
+                    found.add(event)
+                    yield event
+            if (answer := asked.answered) is not None:
+                found.finish((answer.provider, answer.model), answer.usage)
+
+    async def _limited(
+        self, limits: Limits, tier: Tier, order: Sequence[Candidate], asked: Asked, deadline: float
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """Within the tenant's and the user's limits."""
+        reservation = await limits.reserve(_user(asked.request), *_at_most(order, asked))
         try:
             if reservation.cheap_only:  # it has just been heard of
-                order = fitting(self._targets.order(self._sparing(tier, asked), self._random), asked.tokens)
+                order = self._order(self._sparing(tier, asked), asked)
             async with aclosing(self._answer(order, asked, deadline)) as events:
                 async for event in events:
                     yield event
         finally:
             spent = asked.spent
-            self._limits.settle(reservation, spent.input_tokens + spent.output_tokens, spent.cost_micros)
+            limits.settle(reservation, spent.input_tokens + spent.output_tokens, spent.cost_micros)
 
     async def _decide(self, situation: Situation | None, asked: Asked) -> Tier:
         """The tier; why goes into ``asked``."""

@@ -31,6 +31,7 @@ from pilothouse_dataplane.memory.short_term import ShortTermMemory, connect
 from pilothouse_dataplane.models.gateway import ModelGateway
 from pilothouse_dataplane.models.limits import Limits
 from pilothouse_dataplane.models.providers import make_providers
+from pilothouse_dataplane.models.response_cache import ResponseCache
 from pilothouse_dataplane.worker.breakers import SharedBreakers
 from pilothouse_dataplane.worker.config import ConfigError, LoadedConfig
 from pilothouse_dataplane.worker.events import EventPublisher
@@ -239,6 +240,9 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
     stores = keeper.get(loaded)
     providers, route_problems = make_providers(config.route.providers, loaded.files)
     router = Router(config.route)
+    cache = None
+    if config.route.cache_seconds > 0:
+        cache = ResponseCache(stores.client, config.tenant, config.route.cache_seconds, clock=time.monotonic)
     stores.users += 1
     backend = keeper.backends.get(config, loaded.files, loaded.database_url)
     credentials = Credentials(config, backend, RedisLinkStates(stores.client, config.tenant))
@@ -273,6 +277,7 @@ def build_runtime(loaded: LoadedConfig, guards: GuardRegistry, keeper: StoreKeep
             random=jitter,
             router=router,
             limits=stores.limits,
+            cache=cache,
         ),
         toolset=toolset,
         memory=ShortTermMemory(stores.client, config.tenant, config.short_term_ttl_seconds),

@@ -20,6 +20,7 @@ from pilothouse_dataplane.credentials.base import CredentialSource
 from pilothouse_dataplane.ledger.base import Asker, Ledger, NewRun
 from pilothouse_dataplane.models.gateway import ModelGateway, Router
 from pilothouse_dataplane.models.limits import Limits
+from pilothouse_dataplane.models.response_cache import ResponseCache
 from pilothouse_dataplane.worker.begin import Wanted
 from pilothouse_dataplane.worker.driver import RunDriver
 from pilothouse_dataplane.worker.runtime import Runtime, link_page
@@ -125,12 +126,14 @@ class FakeTenant:
         providers: Mapping[str, FakeModel] | None = None,
         router: Router | None = None,
         limits: Limits | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         """``providers``: those beside ``local``, which is ``model``."""
         self.sources = sources or {}
         self.providers = providers or {}
         self.router = router
         self.limits = limits
+        self.cache = cache
         self.model = model
         self.connector = connector or FakeConnector()
         self.config = WorkerConfig.model_validate(config or worker_config())
@@ -164,6 +167,7 @@ class FakeTenant:
                 random=lambda: 0.5,
                 router=self.router,
                 limits=self.limits,
+                cache=self.cache,
             ),
             toolset=Toolset(
                 connectors,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from pilothouse_api.workerconfig import HedgeConfig, ProviderConfig, RouteConfig, TargetConfig, Tier
+from pilothouse_api.workerconfig import HedgeConfig, LimitsConfig, ProviderConfig, RouteConfig, TargetConfig, Tier
 from pilothouse_dataplane.core.breaker import BreakerState
 from pilothouse_dataplane.core.guard import BreakerChange, GuardRegistry
 from pilothouse_dataplane.core.messages import Message, ModelRequest, Situation, ToolCall
+from pilothouse_dataplane.memory.short_term import connect
 from pilothouse_dataplane.models.base import (
     ModelDenied,
     ModelDone,
@@ -35,7 +37,9 @@ from pilothouse_dataplane.models.base import (
 )
 from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_dataplane.models.gateway import ModelGateway
+from pilothouse_dataplane.models.limits import LimitReached, Limits
 from pilothouse_dataplane.models.providers import MisconfiguredProvider
+from pilothouse_dataplane.models.response_cache import ResponseCache
 from pilothouse_testing.fakes import ECHO, FakeModel, Turn, text
 
 REQUEST = ModelRequest((Message("system", "Be brief."), Message("user", "hello")), (ECHO,))
@@ -74,6 +78,8 @@ class World:
     hedge: HedgeConfig | None = None
     router: FakeRouter | None = None
     misconfigured: Mapping[str, str] = field(default_factory=dict)
+    cache: ResponseCache | None = None
+    limits: Limits | None = None
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,6 +120,8 @@ class World:
             clock=lambda: self.now,
             random=lambda: 0.0,
             router=self.router,
+            cache=self.cache,
+            limits=self.limits,
         )
 
     def stream(
@@ -373,3 +381,58 @@ async def test_stopping_while_two_are_asked_cancels_both() -> None:
         await task
     assert (first.cancelled, second.cancelled) == (1, 1)
     assert [record.aborted for record in given.records] == [True, True]
+
+
+# --- cache and limits, whose Redis is away ----------------------------------------------------------------------------
+KNOWN = replace(REQUEST, situation=Situation("hello", "ann@acme.example", permissions="p"))
+
+
+async def test_equal_calls_at_one_time_ask_once_and_only_one_of_them_costs() -> None:
+    client = connect("redis://127.0.0.1:1/0")
+    given = World(
+        {"first": FakeModel([0.05, text("hi")])}, cache=ResponseCache(client, "acme", 60, clock=time.monotonic)
+    )
+    one, two, other = await asyncio.gather(given.ask(KNOWN), given.ask(KNOWN), given.ask(REQUEST))
+    assert one[0] == two[0] == other[0] == text("hi")
+    assert len(given.models["first"].requests) == 2, "whose permissions are not known, asks for herself"
+    paid, cached = (
+        [record for record in given.records if not record.cached],
+        [record for record in given.records if record.cached],
+    )
+    assert (len(paid), len(cached)) == (2, 1)
+    assert cached[0].usage.cost_micros == cached[0].usage.input_tokens == 0
+    assert cached[0].saved_micros == paid[0].usage.cost_micros > 0
+    await given.gateway.aclose()
+    await client.aclose()
+
+
+async def test_who_leads_and_goes_away_leaves_the_call_to_the_next() -> None:
+    client = connect("redis://127.0.0.1:1/0")
+    given = World(
+        {"first": FakeModel([0.6, text("hi")])}, cache=ResponseCache(client, "acme", 60, clock=time.monotonic)
+    )
+    leader = asyncio.create_task(given.ask(KNOWN))
+    await asyncio.sleep(0.3)
+    follower = asyncio.create_task(given.ask(KNOWN))
+    await asyncio.sleep(0.02)
+    leader.cancel()
+    assert (await follower)[0] == text("hi")
+    assert len(given.models["first"].requests) == 2
+    await given.gateway.aclose()
+    await client.aclose()
+
+
+async def test_a_limit_refuses_before_any_provider_is_asked_and_what_is_left_over_is_given_back() -> None:
+    client = connect("redis://127.0.0.1:1/0")
+    config = LimitsConfig(tokens_per_minute=10_000, concurrent_runs=0)
+    limits = Limits(client, "acme", "w1", config, max_workers=1, clock=time.monotonic, wall=time.time)
+    given = World({"first": FakeModel([text("hi")])}, limits=limits)
+    for _ in range(5):  # each reserves 4,096 tokens for its answer, and takes 110
+        await given.ask(KNOWN)
+    held = [asyncio.create_task(given.ask(KNOWN)) for _ in range(4)]
+    ended = await asyncio.gather(*held, return_exceptions=True)
+    refused = [error for error in ended if isinstance(error, BaseException)]
+    assert all(isinstance(error, LimitReached) and (error.retry_after or 0) > 0 for error in refused)
+    assert len(given.models["first"].requests) == 9 - len(refused)
+    await limits.aclose()
+    await client.aclose()
