@@ -45,6 +45,11 @@ from pilothouse_dataplane.models.cost import Meter, ModelCallRecord, cost_micros
 from pilothouse_dataplane.models.providers import MisconfiguredProvider
 from pilothouse_dataplane.models.targets import Candidate
 
+_NOTHING = {
+    "length": "The model {model} of {provider} thought until its bound of tokens was reached, and wrote nothing",
+    "refusal": "The model {model} of {provider} declined to answer",
+    "filter": "The filter of {provider} let no answer of {model} through",
+}
 _log = structlog.get_logger()
 
 
@@ -131,7 +136,7 @@ class Caller:
         fallback = asked.fallback  # a hedged call may change it while this one goes on
         began = self._clock()
         first: float | None = None
-        verdict = recorded = False
+        verdict = recorded = handed = False
 
         def seconds() -> float:
             """To the first token: what a long answer takes after it says nothing about the provider's health."""
@@ -167,6 +172,10 @@ class Caller:
                         if meter.problem:
                             _log.warning("usage not believed", provider=name, model=target.model, why=meter.problem)
                         record(usage, aborted=False)
+                        if event.stop and not handed:
+                            raise ModelNonsense(_NOTHING[event.stop].format(model=target.model, provider=name))
+                    else:
+                        handed = True
                     yield event
             if not recorded:
                 raise ModelUnavailable(f"The model provider {name} broke off its answer")

@@ -29,6 +29,7 @@ from pilothouse_dataplane.models.base import (
     ModelRestarted,
     ModelText,
     ModelToolCall,
+    Stop,
 )
 from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_dataplane.models.gateway import ModelGateway
@@ -41,6 +42,10 @@ from pilothouse_dataplane.worker.tracing import RunSpans, Span
 
 _WILL_FAIL_AGAIN = (ModelDenied, ModelRejected, ModelOverBudget)
 _END_SECONDS = 0.5
+_CUT: dict[Stop, str] = {
+    "length": "\n\n(The answer was cut off here: it reached the length that one answer may have. Ask for the rest.)",
+    "filter": "\n\n(The answer was cut off here by the model provider's filter.)",
+}
 _log = structlog.get_logger()
 
 
@@ -171,6 +176,8 @@ async def think(
                 elif isinstance(event, ModelRestarted):
                     calls.clear()
                     put(flow.ModelRestarted(event.after_text))
+                elif not calls and (note := _CUT.get(event.stop)):
+                    put(flow.TextArrived(note))
     except ModelError as error:
         _log.warning("model call failed", error=str(error))
         limited = isinstance(error, ModelLimited)

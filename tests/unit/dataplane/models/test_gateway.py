@@ -34,6 +34,7 @@ from pilothouse_dataplane.models.base import (
     ModelToolCall,
     ModelUnavailable,
     ModelUnreachable,
+    Stop,
 )
 from pilothouse_dataplane.models.cost import ModelCallRecord
 from pilothouse_dataplane.models.gateway import ModelGateway
@@ -322,6 +323,16 @@ async def test_a_plan_that_failed_is_made_by_the_next_tier_once_and_the_run_stay
     assert [failed for _, failed in router.asked] == [None, "fast", None]
     assert "stays on mid" in given.records[-1].reason
     assert not given.records[-1].escalated
+
+
+@pytest.mark.parametrize("stop", ["length", "refusal", "filter"])
+async def test_a_target_that_gave_nothing_but_a_reason_is_followed_by_the_next(stop: Stop) -> None:
+    given = world(first=FakeModel([ModelDone(100, 10, stop=stop)]), second=FakeModel([text("hi")]))
+    assert (await given.ask())[0] == text("hi")
+    assert [(record.provider, record.aborted) for record in given.records] == [("first", False), ("second", False)]
+    assert given.state("first") is BreakerState.CLOSED
+    half = world(first=FakeModel([text("I can't"), ModelDone(100, 10, stop=stop)]), second=FakeModel([text("hi")]))
+    assert (await half.ask())[0] == text("I can't"), "what was said stands"
 
 
 # --- hedging ----------------------------------------------------------------------------------------------------------

@@ -141,6 +141,11 @@ async def test_the_budget_of_the_run_bounds_the_tries_within_one_call() -> None:
     assert told.last.WhichOneof("event") in ("final", "error")
 
 
+async def test_an_answer_that_is_not_whole_says_so() -> None:
+    told = await FakeTenant(FakeModel([text("First, "), ModelDone(100, 10, stop="length")])).ask().end()
+    assert told.text.startswith("First, \n\n(The answer was cut off here")
+
+
 async def test_cached_input_is_charged_and_told_as_such() -> None:
     tenant = FakeTenant(FakeModel([text("hi"), ModelDone(100, 10, cached_input_tokens=80)]))
     told = await tenant.ask().end()
