@@ -90,7 +90,8 @@ REPLY = re.compile(
 INDIRECT = _any(r"(?:check|see|tell me|know|look|ask|wonder(?:ing)?|find out) (?:if|whether)")
 """A question in another's clothes: its "if" is no condition."""
 NO_SCOPE = _any(
-    r"all hands|all good|that'?s all|at all|after all|first of all|not all|all day|all the best|all or|anything new"
+    r"cost cent(?:er|re)s?|for everyone or|all hands|all good|that'?s all|at all|after all|first of all|not all"
+    r"|all day|all the best|all or|anything new"
 )
 DEFINITION = _any(r"explain (?:the (?:abbreviation|term|word)|what)")
 QUOTED = re.compile(r"[\"“«„]([^\"“”«»„]{0,1500})[\"”»“]")
@@ -138,7 +139,7 @@ OPEN_ENDED = _any(
     r"|take care|take over|taking over",
     r"look (?:into|at (?:all|how|what|the (?:last|past|usage|revenue|incidents|whole)))|go (?:through|over)"
     r"|work through",
-    r"dig deeper|what (?:does|do|would) (?:that|this|it|they) (?:mean|cost)|what (?:changed|happened)"
+    r"dig deeper|what (?:does|do|would) (?:that|this|it|they) (?:mean|cost)|what (?:changed|happened(?! to my))"
     r"|what would happen",
     r"what do our|would you (?:pick|drop|do|choose)|do you make of|what (?:am|are|is|did) (?:i|we) (?:miss"
     r"|missing)|help me|in common",
@@ -154,21 +155,22 @@ OPEN_ENDED = _any(
     r"|that) (?:worth|normal|fair|enough)",
     r"same (?:comparison|analysis)|break .{1,20} down|without the|apply it to|anything (?:i should|we should"
     r"|unusual|strange)|los(?:e|ing) (?:money|time|most|so many|customers|deals)",
-    r"(?:who|what|which|when|where) (?:\w+ )?(?:should|would|could|can|might|ought) (?!i |you )|can we (?!get"
+    r"(?:who|what|which|when|where) (?:\w+ )?(?:should|would|could|might|ought) (?!i |you )|can we (?!get"
     r"|have|use|see)|could (?:the|it|they|this)",
     r"how (?:serious|realistic|busy|likely|hard|risky|safe|fair|reliable|useful|good|bad|satisfied|happy are"
     r"|do the|does \w+'s)",
     r"(?:give|tell|show) me (?:your|three|two|some|a picture|what to|which .{1,30} i (?:can|could|should)"
     r"|where our|how we)|what to say",
     r"side by side|in all places|wherever|go back over|look (?:over|for patterns)|double check|all that"
-    r"|really want|up to date|prove it",
+    r"|really want|up to date|prove it|signs (?:that|of)|tell us about",
     r"wie können wir|finde heraus|any other (?:ideas|options|ways)|what about (?:our|the effect)|cheaper way"
     r"|smartest way|best way to use",
     r"find (?:\w+ )?(?:savings|ways|a way|the reasons?|reasons|duplicates)|worry about",
 )
 DOCUMENT = re.compile(
     r"\b(?:write|draft|create|erstelle|produce|put together|build|make|turn|prepare|compile)\b.{0,60}"
-    r"\b(?:(?<!expense )report|runbook|business case|overview|fact sheet|lessons|guidelines|story|letter to"
+    r"\b(?:(?<!expense )report|runbook|documentation|business case|overview|fact sheet|lessons|guidelines|story"
+    r"|letter to"
     r"|agenda|concept|proposal|review"
     r"|plans?|guide|analysis|forecast"
     r"|answers|talking points|post.?mortem|strategy|roadmap|register|budget|bericht|summary of)\b"

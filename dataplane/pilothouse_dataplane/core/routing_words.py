@@ -36,14 +36,14 @@ class Sort(Enum):
 _VERBS: dict[Sort, str] = {
     Sort.WRITE: """
         create open file raise log report add make start update edit change modify set rename adjust bump delete
-        remove erase drop void comment note reply write tell inform notify let assign give hand close resolve finish
-        reopen approve accept confirm reject decline deny move put take share invite send order buy request book
-        reserve schedule block cancel abort unlock lock reset suspend deactivate activate grant revoke attach upload
-        link connect mark flag tag label merge submit pay bill post publish page snooze mute ack acknowledge
-        escalate enter append push swap turn unassign install enrol archive restore wipe offboard onboard transfer
-        route pull bring call remind rebook withdraw register subscribe unsubscribe credit refund store switch stop
-        release rotate offer do use extend answer forward ask sign restart copy proofread correct expand renew adapt
-        print check-in log-in""",
+        remove erase drop void comment note reply write tell inform notify let assign give hand close resolve
+        finish reopen approve accept confirm reject decline deny move put take share invite send order buy
+        request book reserve schedule block cancel abort unlock lock reset suspend deactivate activate grant
+        revoke attach upload link connect mark flag tag label merge submit pay bill post publish page snooze
+        mute ack acknowledge escalate enter append push swap turn unassign install enrol archive restore wipe
+        offboard onboard transfer route pull bring call remind rebook withdraw register subscribe unsubscribe
+        credit refund store switch stop release rotate offer do use extend answer forward undo keep ask sign
+        restart copy proofread correct expand renew adapt print check-in log-in""",
     Sort.JUDGE: """
         compare contrast analyse analyze investigate evaluate assess weigh prioritise prioritize rank correlate
         reconcile recommend suggest propose advise forecast predict simulate estimate diagnose explain interpret
@@ -51,12 +51,12 @@ _VERBS: dict[Sort, str] = {
         determine conclude affect hurt influence contribute disagree deviate threaten benefit contradict verify
         trace brainstorm""",
     Sort.OPINION: """
-        deserve learn slow reduce shorten promise complain worry suffer struggle waste outperform rely""",
+        deserve learn reduce promise complain worry suffer struggle waste outperform rely""",
     Sort.MAKE: """
         plan prepare prep design develop organise organize reorganise reorganize arrange split compile assemble
         outline migrate consolidate clean tidy sort spread balance combine handle produce think catch brief map tune
         review audit cluster group check benchmark redo settle coordinate negotiate automate choose pick narrow
-        calculate quantify model gather collect undo protect compose rethink streamline simplify restructure
+        calculate quantify model gather collect protect compose rethink streamline simplify restructure
         redesign visualise visualize chart plot derive infer extract classify score shortlist scope validate
         cross-check investigate research survey mediate test monitor describe""",
     Sort.DIGEST: """
@@ -84,18 +84,18 @@ _WORDS: dict[Sort, str] = {
         prices spending overtime negotiation""",
     Sort.OPINION: """
         worth healthy competitive normal trouble attention unhappy odds behind belong sense cause causes reason
-        reasons bottleneck bottlenecks connection faster slower cheaper easier safer quicker stronger weaker unusual
+        reasons bottleneck bottlenecks faster slower cheaper easier safer quicker stronger weaker unusual
         noisy strange afford avoid avoided avoidable avert profit profitable speaks matters matter harm harmful odd
         weird suspicious serious severe realistic reasonable sensible sustainable plausible credible feasible viable
         promising useless effective efficient ineffective inefficient satisfied dissatisfied frustrated overloaded
         understaffed overworked underused redundant outdated obsolete vulnerable complicated confusing unclear
-        ambiguous contradictory inconsistent busy busier weak weakest strongest smart smartest smarter wise wisest
+        ambiguous contradictory inconsistent busier weak weakest strongest smart smartest smarter wise wisest
         clever suitable appropriate adequate sufficient insufficient excessive unfair biased consequence
         consequences argument arguments idea ideas view opinion opinions thoughts damage effect effects effort waste
         potential drawback drawbacks downside downsides upside advantage advantages disadvantage disadvantages
         strength strengths weakness weaknesses threat threats blocker blockers obstacle obstacles challenge
         challenges concern concerns complaints objections success failures mistake mistakes losses assumption
-        assumptions hypothesis evidence prove proof indicator indicators signals driver drivers symptom symptoms
+        assumptions hypothesis evidence prove proof indicator indicators signals symptom symptoms
         correlation prospects morale mood reputation readiness resilience win outperform underperform
         endanger jeopardise fits fit convince persuade regret tempting crucial decisive harder hardest easiest
         sensibly wisely rightly realistically lessons versus against losing Ursache Ursachen Gründe
