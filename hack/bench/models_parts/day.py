@@ -14,7 +14,7 @@ from models_parts.routing_set import TIERS, Labelled, labelled
 from pilothouse_dataplane.core.routing import Router
 from pilothouse_dataplane.core.routing_weights import POWER_THRESHOLD
 
-_THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.01)
+_THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 def figures() -> list[Figure]:
