@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 class BreakerState(StrEnum):
@@ -272,15 +272,77 @@ class Replay:
     message: str = ""
 
 
+CostBy: TypeAlias = Literal["tenant", "user", "tier", "provider", "model", "revision"]
+"""What costs are summed by."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostSum:
+    """Model calls that have the same names; a name that the sum was not taken by is empty."""
+
+    tier: str = ""
+    provider: str = ""
+    model: str = ""
+    user: str = ""
+    revision: str = ""
+    calls: int = 0
+    """That reached a provider."""
+    cached_calls: int = 0
+    """Answers that were used again instead of a call."""
+    fallbacks: int = 0
+    """Calls that came after another target had failed."""
+    aborted: int = 0
+    escalated: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    """Of the input tokens: served from the provider's prompt cache."""
+    cost_micros: int = 0
+    saved_micros: int = 0
+    """What the cached answers would have cost."""
+    runs: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class TenantCost:
-    """What a tenant has cost so far."""
+    """What a tenant's model calls have cost today (UTC)."""
 
     tenant: str
     cost_micros: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     runs: int = 0
+    day: str = ""
+    """Such as 2026-11-22."""
+    saved_micros: int = 0
+    sums: tuple[CostSum, ...] = ()
+    """By tier, provider and model."""
+    reconciled: datetime | None = None
+    """When the ledger was last asked; ``None``: not yet, so that calls may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One call of a model, or an answer that was used again."""
+
+    provider: str
+    model: str
+    tier: str = ""
+    reason: str = ""
+    """Why this tier."""
+    cached: bool = False
+    fallback: str = ""
+    """Why another target, which came before, did not answer."""
+    aborted: bool = False
+    escalated: bool = False
+    estimated: bool = False
+    """The tokens were counted by Pilothouse."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cost_micros: int = 0
+    saved_micros: int = 0
+    duration_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +390,8 @@ class Run:
     error: str = ""
     steps: tuple[Step, ...] = ()
     time: TimeSplit = TimeSplit()
+    calls: tuple[ModelCall, ...] = ()
+    """In the order in which they ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pilothouse_tui.model import (
     BreakerState,
     Condition,
     Connected,
+    CostSum,
     DeadLetter,
     DeadLetters,
     DeadLetterState,
@@ -31,6 +32,7 @@ from pilothouse_tui.model import (
     Decision,
     FleetSnapshot,
     KubeObject,
+    ModelCall,
     ObjectsListed,
     Origin,
     Replay,
@@ -146,8 +148,17 @@ BREAKERS: tuple[Breaker, ...] = (
     Breaker("acme", "provider/local", BreakerState.CLOSED, 0.0, "", ago(7200)),
 )
 
+ACME_SUMS = (
+    CostSum("power", "anthropic", "claude-opus", calls=88, aborted=2, escalated=4, input_tokens=310_000,
+            output_tokens=40_000, cost_micros=8_100_000, runs=80),
+    CostSum("mid", "anthropic", "claude-haiku", calls=402, fallbacks=31, input_tokens=900_442, output_tokens=162_110,
+            cost_micros=5_012_120, runs=377),
+    CostSum("fast", "local", "llama-3-8b", calls=960, cached_calls=112, input_tokens=1_100_000, output_tokens=200_000,
+            cost_micros=1_270_000, saved_micros=148_200, runs=901),
+)  # fmt: skip
+
 COSTS: tuple[TenantCost, ...] = (
-    TenantCost("acme", 14_382_120, 2_310_442, 402_110, 1204),
+    TenantCost("acme", 14_382_120, 2_310_442, 402_110, 1204, "2026-11-22", 148_200, ACME_SUMS, ago(31)),
     TenantCost("globex", 6_021_000, 912_400, 110_020, 388),
     TenantCost("initech", 812_400, 99_120, 20_400, 41),
     TenantCost("umbrella", 2_204_000, 310_000, 51_200, 96),
@@ -205,12 +216,25 @@ DETAIL = SessionDetail(
                      StepOutcome.SUCCEEDED, ago(319), 388),
             ),
             TimeSplit(1_700, 410, 0, 30),
+            (
+                ModelCall("local", "llama-3-8b", "fast", "short question, 2 systems, no writes", input_tokens=700,
+                          output_tokens=200, cost_micros=1_020, duration_ms=610),
+                ModelCall("anthropic", "claude-haiku", "mid", "fast made a plan that can't be carried out",
+                          escalated=True, fallback="local: no first token within 15 s", input_tokens=500,
+                          cached_input_tokens=320, output_tokens=40, cost_micros=3_000, duration_ms=1_090),
+            ),
         ),
         Run(
             "run-02", "Close the old incident", ago(200), False, RunOutcome.FAILED, 900, 80, 2_100, 3020,
             "ServiceNow refused: only the assignee may close INC0010042. Nothing was changed.",
             (Step("1", "servicenow.incident.close", "Close INC0010042", False, StepOutcome.REFUSED, ago(199), 290),),
             TimeSplit(2_718, 290, 0, 12),
+            (
+                ModelCall("local", "llama-3-8b", "fast", "short question, 1 system", cached=True, saved_micros=900,
+                          duration_ms=2),
+                ModelCall("local", "llama-3-8b", "fast", "short question, 1 system", aborted=True, estimated=True,
+                          input_tokens=900, output_tokens=80, cost_micros=2_100, duration_ms=2_710),
+            ),
         ),
         Run(
             "run-03", "Open an issue for the VPN outage", ago(3), True, RunOutcome.UNKNOWN, 1100, 60, 3_300, 0, "",

@@ -149,6 +149,15 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer):
         await self._took(request, context)
         return fleet_pb2.ListToolsResponse(tools=self.tools)
 
+    async def ListCosts(self, request: Any, context: Any) -> fleet_pb2.ListCostsResponse:
+        await self._took(request, context)
+        names = {agent_pb2.CostBy.Name(each).removeprefix("COST_BY_").lower() for each in request.by}
+        values = {"user": "ana@x", "tier": "mid", "provider": "local", "model": "m", "revision": "r1"}
+        one = agent_pb2.CostSum(calls=3, cost_micros=1_500_000)
+        for name in names:
+            setattr(one, name, values[name])
+        return fleet_pb2.ListCostsResponse(day=request.day or "2026-11-22", sums=[one])
+
     async def ListDeadLetters(self, request: Any, context: Any) -> fleet_pb2.ListDeadLettersResponse:
         await self._took(request, context)
         found = [

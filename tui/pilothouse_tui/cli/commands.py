@@ -127,17 +127,56 @@ def chat(question: tuple[str, ...], session_id: str, as_json: bool, verbose: boo
 @click.command()
 @click.argument("what", type=click.Choice(["sessions", "breakers", "costs"]))
 @click.option("--tenant", default="", help="Only this tenant.")
+@click.option(
+    "--by",
+    "by",
+    multiple=True,
+    type=click.Choice(["tenant", "user", "tier", "provider", "model", "revision"]),
+    help="Costs: sums by this, as the ledger holds them (may be repeated).",
+)
+@click.option("--day", default="", metavar="YYYY-MM-DD", help="Costs: of this day in UTC (default: today).")
 @output_option
 @cluster_options
 @fleet_option
-def get(what: str, tenant: str, output: str, kubeconfig: str, context: str, fleet_address: str) -> None:
-    """Print live sessions, breakers or costs once."""
-    from datetime import UTC, datetime
+def get(
+    what: str,
+    tenant: str,
+    by: tuple[str, ...],
+    day: str,
+    output: str,
+    kubeconfig: str,
+    context: str,
+    fleet_address: str,
+) -> None:
+    """Print live sessions, breakers or costs once; with --by or --day costs as the ledger holds them."""
+    from datetime import UTC, date, datetime
 
     from pilothouse_tui.data.fleet import FleetClient
     from pilothouse_tui.data.kube import KubeClient
     from pilothouse_tui.model import FleetSnapshot
     from pilothouse_tui.render.plain import as_json, as_table
+
+    if by or day:
+        from typing import cast
+
+        from pilothouse_tui.cli import costs
+        from pilothouse_tui.cli.target import Target, with_fleet
+        from pilothouse_tui.model import CostBy, CostSum
+
+        if what != "costs":
+            raise click.UsageError("--by and --day go with costs")
+        try:
+            wanted = date.fromisoformat(day).isoformat() if day else ""
+        except ValueError:
+            raise click.BadParameter("write a day such as 2026-11-22", param_hint="--day") from None
+        kinds = cast("tuple[CostBy, ...]", by or ("tenant",))
+
+        async def work(target: Target) -> tuple[list[tuple[str, CostSum]], list[tuple[str, str]]]:
+            return await costs.read(target, tenant, wanted, kinds)
+
+        sums, failed = with_fleet(kubeconfig, context, fleet_address, work)
+        costs.show(sums, failed, kinds, output)
+        return
 
     async def read() -> FleetSnapshot:
         async with KubeClient.from_environment(kubeconfig, context) as kube:

@@ -11,9 +11,19 @@ from collections.abc import Sequence
 from pilothouse_proto.agent.v1 import agent_pb2
 from pilothouse_proto.fleet.v1 import fleet_pb2
 from pilothouse_tui.data import convert
-from pilothouse_tui.data.fleet import STEPS, FleetClient, as_json
+from pilothouse_tui.data.fleet import STEPS, FleetClient, as_json, cost_sum
 from pilothouse_tui.errors import AccessError, ConfigurationError, ToolError
-from pilothouse_tui.model import BreakerMode, DeadLetter, DeadLetters, Decision, Replay, StepOutcome, Tool
+from pilothouse_tui.model import (
+    BreakerMode,
+    CostBy,
+    CostSum,
+    DeadLetter,
+    DeadLetters,
+    Decision,
+    Replay,
+    StepOutcome,
+    Tool,
+)
 
 _SECONDS = 15.0
 _REPLAY_SECONDS = 90.0
@@ -24,6 +34,13 @@ _MODES = {
     BreakerMode.AUTOMATIC: agent_pb2.BREAKER_MODE_AUTOMATIC,
     BreakerMode.FORCED_OPEN: agent_pb2.BREAKER_MODE_FORCED_OPEN,
     BreakerMode.DISABLED: agent_pb2.BREAKER_MODE_DISABLED,
+}
+_BY: dict[CostBy, agent_pb2.CostBy.ValueType] = {
+    "user": agent_pb2.COST_BY_USER,
+    "tier": agent_pb2.COST_BY_TIER,
+    "provider": agent_pb2.COST_BY_PROVIDER,
+    "model": agent_pb2.COST_BY_MODEL,
+    "revision": agent_pb2.COST_BY_REVISION,
 }
 
 
@@ -107,3 +124,10 @@ class FleetActions:
         async with self._client.opened("No tool was read.", "list tools.pilothouse.dev") as call:
             response = await call("ListTools", request, _SECONDS)
         return tuple(convert.tool(as_json(raw)) for raw in response.tools)
+
+    async def costs(self, tenant: str, day: str = "", by: Sequence[CostBy] = ()) -> tuple[CostSum, ...]:
+        """Sums of a day's (UTC; empty: today's) model calls, the dearest first."""
+        request = fleet_pb2.ListCostsRequest(tenant=tenant, day=day, by=[_BY[each] for each in by])
+        async with self._client.opened("No cost was read.", "list costs.pilothouse.dev") as call:
+            response = await call("ListCosts", request, _SECONDS)
+        return tuple(cost_sum(raw) for raw in response.sums)

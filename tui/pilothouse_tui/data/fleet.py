@@ -27,7 +27,9 @@ from pilothouse_tui.model import (
     ApprovalGone,
     Breaker,
     BreakerState,
+    CostSum,
     FleetSnapshot,
+    ModelCall,
     Run,
     RunOutcome,
     Session,
@@ -283,7 +285,60 @@ def breaker(raw: fleet_pb2.Breaker) -> Breaker:
 
 def cost(raw: fleet_pb2.TenantCost) -> TenantCost:
     """Model of a proto TenantCost."""
-    return TenantCost(raw.tenant, raw.cost_micros, raw.input_tokens, raw.output_tokens, raw.runs)
+    return TenantCost(
+        tenant=raw.tenant,
+        cost_micros=raw.cost_micros,
+        input_tokens=raw.input_tokens,
+        output_tokens=raw.output_tokens,
+        runs=raw.runs,
+        day=raw.day,
+        saved_micros=raw.saved_micros,
+        sums=tuple(cost_sum(one) for one in raw.sums),
+        reconciled=_time(raw.reconciled),
+    )
+
+
+def cost_sum(raw: agent_pb2.CostSum) -> CostSum:
+    """Model of a proto CostSum."""
+    return CostSum(
+        tier=raw.tier,
+        provider=raw.provider,
+        model=raw.model,
+        user=raw.user,
+        revision=raw.revision,
+        calls=raw.calls,
+        cached_calls=raw.cached_calls,
+        fallbacks=raw.fallbacks,
+        aborted=raw.aborted,
+        escalated=raw.escalated,
+        input_tokens=raw.input_tokens,
+        output_tokens=raw.output_tokens,
+        cached_input_tokens=raw.cached_input_tokens,
+        cost_micros=raw.cost_micros,
+        saved_micros=raw.saved_micros,
+        runs=raw.runs,
+    )
+
+
+def model_call(raw: events_pb2.ModelCalled) -> ModelCall:
+    """Model of a proto ModelCalled."""
+    return ModelCall(
+        provider=raw.provider,
+        model=raw.model,
+        tier=raw.tier,
+        reason=raw.reason,
+        cached=raw.cached,
+        fallback=raw.fallback,
+        aborted=raw.aborted,
+        escalated=raw.escalated,
+        estimated=raw.estimated,
+        input_tokens=raw.usage.input_tokens,
+        output_tokens=raw.usage.output_tokens,
+        cached_input_tokens=raw.usage.cached_input_tokens,
+        cost_micros=raw.usage.cost_micros,
+        saved_micros=raw.saved_micros,
+        duration_ms=raw.duration_ms,
+    )
 
 
 def run(raw: fleet_pb2.RunRecord) -> Run:
@@ -312,4 +367,5 @@ def run(raw: fleet_pb2.RunRecord) -> Run:
             for s in raw.steps
         ),
         time=TimeSplit(raw.time.model_ms, raw.time.tools_ms, raw.time.approval_ms, raw.time.pilothouse_ms),
+        calls=tuple(model_call(call) for call in raw.model_calls),
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pilothouse_tui.model import Approval, Fleet, KubeObject, Run, SessionDetail, Step
 from pilothouse_tui.render.approvals import who_decides
+from pilothouse_tui.render.costs import call_line, cost_lines
 from pilothouse_tui.render.lines import Line
 from pilothouse_tui.render.style import (
     BAD,
@@ -68,9 +69,10 @@ def _run_lines(number: int, run: Run, now: datetime, approvals: Sequence[Approva
     ]
     if run.time.total_ms and not run.running:
         lines.append([Cell(f"  {time_split(run.time)}", DIM)])
+    lines += [call_line(call) for call in run.calls]
     lines += [_step_line(step, now) for step in run.steps]
     lines += [_approval_line(approval, now) for approval in approvals]
-    if not run.steps and not approvals:
+    if not run.steps and not approvals and not run.calls:
         lines.append([Cell("    no steps" if not run.running else "    planning…", DIM)])
     if run.error:
         lines.append([Cell(f"    ✗ {one_line(run.error)}", BAD)])
@@ -125,7 +127,11 @@ def tenant_page(fleet: Fleet, namespace: str, name: str, now: datetime) -> list[
     lines: list[Line] = [[Cell(items[0].title or name, STRONG), Cell(f"  tenant {name} in namespace {namespace}", DIM)]]
     if cost is not None:
         tokens = f"{count(cost.input_tokens)} tokens in, {count(cost.output_tokens)} out"
-        lines.append([Cell(f"{money(cost.cost_micros)} so far · {count(cost.runs)} runs · {tokens}", DIM)])
+        asked = "as heard; the ledger was not asked yet"
+        if cost.reconciled:
+            asked = f"the ledger's sum of {age(cost.reconciled, now)} ago, and all since"
+        told = f"{money(cost.cost_micros)} today · {count(cost.runs)} runs · {tokens} · {asked}"
+        lines += [[Cell(told, DIM)], *cost_lines(cost)]
     for item in items:
         lines += [[], *_object_lines(item, now)]
     return lines

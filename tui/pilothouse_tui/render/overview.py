@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pilothouse_tui.model import Breaker, BreakerState, Fleet, KubeObject, Session, TenantCost
+from pilothouse_tui.render.costs import FALLBACK, falls_back
 from pilothouse_tui.render.style import DIM, GOOD, PLAIN, STRONG, WARN, breaker_mark, object_mark, session_mark
 from pilothouse_tui.render.table import Cell, Column, Row, Sort, Table
 from pilothouse_tui.render.text import age, count, money, one_line
@@ -89,7 +90,7 @@ TENANTS: Table[TenantLine] = Table(
         Column("State", 20, grow=3, keep=8),
         Column("Live", 5, keep=6, right=True),
         Column("Runs", 6, keep=5, right=True),
-        Column("Cost", 10, keep=7, right=True),
+        Column("Today", 10, keep=7, right=True),
     ),
     key=lambda line: (line.tenant.namespace, line.tenant.name),
     cells=_tenant_cells,
@@ -160,6 +161,8 @@ def breakers_table(now: datetime) -> Table[Breaker]:
 
     def cells(breaker: Breaker) -> tuple[Cell, ...]:
         mark = breaker_mark(breaker.state)
+        why = one_line(breaker.reason) or "–"
+        reason = Cell(f"{FALLBACK} passed over · {why}", WARN) if falls_back(breaker) else Cell(why, DIM)
         return (
             Cell(f"{mark.symbol} {mark.word}", mark.style),
             Cell(breaker.tenant, STRONG),
@@ -167,7 +170,7 @@ def breakers_table(now: datetime) -> Table[Breaker]:
             Cell(f"{breaker.failure_rate_percent:.0f}%"),
             Cell(f"{breaker.slow_rate_percent:.0f}%"),
             Cell(age(breaker.since, now), DIM),
-            Cell(one_line(breaker.reason) or "–", DIM),
+            reason,
         )
 
     return Table(
@@ -216,4 +219,4 @@ def total_cost(fleet: Fleet) -> str:
     costs = fleet.costs.values()
     tokens = sum(c.input_tokens + c.output_tokens for c in costs)
     spent = money(sum(c.cost_micros for c in costs))
-    return f"{spent} · {count(sum(c.runs for c in costs))} runs · {count(tokens)} tokens"
+    return f"{spent} today · {count(sum(c.runs for c in costs))} runs · {count(tokens)} tokens"

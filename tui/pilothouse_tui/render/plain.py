@@ -78,13 +78,21 @@ def as_table(what: str, snapshot: FleetSnapshot, now: datetime) -> str:
     elif what == "breakers":
         return breakers_text(snapshot.breakers, now)
     else:
-        head = ["TENANT", "COST", "RUNS", "TOKENS IN", "TOKENS OUT"]
+        head = ["TENANT", "TODAY", "SAVED", "RUNS", "TOKENS IN", "TOKENS OUT", "CONFIRMED"]
         rows = [
-            [c.tenant, money(c.cost_micros), count(c.runs), count(c.input_tokens), count(c.output_tokens)]
+            [
+                c.tenant,
+                money(c.cost_micros),
+                money(c.saved_micros),
+                count(c.runs),
+                count(c.input_tokens),
+                count(c.output_tokens),
+                f"{age(c.reconciled, now)} ago" if c.reconciled else "not yet",
+            ]
             for c in sorted(snapshot.costs, key=lambda c: (-c.cost_micros, c.tenant))
         ]
-        total = sum(c.cost_micros for c in snapshot.costs)
-        rows.append(["total", money(total), count(sum(c.runs for c in snapshot.costs)), "", ""])
+        total, saved = sum(c.cost_micros for c in snapshot.costs), sum(c.saved_micros for c in snapshot.costs)
+        rows.append(["total", money(total), money(saved), count(sum(c.runs for c in snapshot.costs)), "", "", ""])
     return columns(head, rows, f"There are no {what}.")
 
 

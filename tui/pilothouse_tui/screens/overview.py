@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from pilothouse_tui.model import FLEET, KUBERNETES, Breaker, BreakerMode, BreakerState, Session
+from pilothouse_tui.render.costs import fallback_text, tiers_text
 from pilothouse_tui.render.overview import (
     TENANTS,
     breaker_rows,
@@ -76,6 +77,8 @@ class OverviewScreen(LiveScreen):
     OverviewScreen {
         #body { layout: grid; grid-size: 2 2; grid-columns: 7fr 10fr; grid-rows: 2fr 3fr; height: 1fr; }
         #sessions { column-span: 2; }
+        #tenants { border-subtitle-color: #8b95a1; }
+        #breakers { border-subtitle-color: #e69f00; }
         &.-narrow #body { layout: vertical; }
         &.-narrow RowsTable { height: 1fr; }
         &.-narrow #sessions { height: 2fr; }
@@ -126,6 +129,8 @@ class OverviewScreen(LiveScreen):
         opened = sum(b.state in (BreakerState.OPEN, BreakerState.FORCED_OPEN) for b in fleet.breakers.values())
         tenants.border_title = f"1 Tenants · {_of(tenants.row_count, len(fleet.of_kind('Tenant')))}"
         breakers.border_title = f"2 Breakers · {opened} open of {len(fleet.breakers)}"
+        tenants.border_subtitle = tiers_text(fleet)
+        breakers.border_subtitle = fallback_text(fleet)
         shown = " · live only" if self._live_only else ""
         sessions.border_title = f"3 Sessions · {active} live of {len(fleet.sessions)}{shown}"
 
