@@ -428,7 +428,9 @@ async def test_a_store_that_dies_leaves_each_worker_its_share_and_gets_it_booked
     let_a, let_b = await asyncio.gather(_spend(a, "bob", 100, 1_000, 80), _spend(b, "bob", 100, 1_000, 80))
     assert a.away
     assert b.away
-    assert (let_a, let_b) == (30, 40)  # half of the limit each, less what it had used
+    # half of what was left, as each had last heard it, and what leaves the window while they ask
+    assert 35 <= let_a <= 38
+    assert 40 <= let_b <= 43
     a.settle(open_call, 200, 700)
     store.start()
     await _until(lambda: not a.away and not b.away)
@@ -436,10 +438,10 @@ async def test_a_store_that_dies_leaves_each_worker_its_share_and_gets_it_booked
     with redis.Redis.from_url(store.url, decode_responses=True) as client:
         # the store had lost all: the day's sum as last heard, and what was booked since
         day = client.hgetall(f"{{acme}}:limits:day:{int(time.time() * 1000) // DAY_MS}")
-        assert 90_000 <= int(day[""]) <= 91_000
+        assert 0 <= 25_000 + 1_000 * (let_a + let_b) - 4_300 - int(day[""]) <= 1_000
         assert client.zcard("{acme}:limits:runs") == 1  # is known again
         tenant = client.hgetall("{acme}:limits:tenant")
-        assert int(tenant["tokens"]) == 7_000 - 800  # what the dead store knew is forgotten
+        assert int(tenant["tokens"]) == 100 * (let_a + let_b) - 800  # what the dead store knew is forgotten
     a.release(run)
     assert await _spend(a, "ann", 100, 0, 1) == 1
 

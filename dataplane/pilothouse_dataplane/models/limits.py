@@ -23,10 +23,9 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,6 +41,7 @@ from pilothouse_dataplane.models.base import ModelLimited
 from pilothouse_dataplane.models.limits_script import BUCKET_MS, DAY_MS, SCRIPT
 from pilothouse_dataplane.models.limits_share import (
     Grant,
+    Kind,
     LimitReason,
     LocalShare,
     Refusal,
@@ -49,8 +49,10 @@ from pilothouse_dataplane.models.limits_share import (
     soft_micros,
 )
 
-DECISION_SECONDS = 0.25
+DECISION_SECONDS = 0.4
 """A call to Redis that takes longer counts as failed: users wait for it."""
+_SLICES = 4
+"""In which it is measured."""
 LEASE_SECONDS = 30.0
 """How long a run keeps its place after its worker was last heard."""
 _BEAT_SECONDS = 10.0
@@ -132,7 +134,7 @@ class _Line:
     def __init__(self, client: Redis) -> None:
         self._pool: Any = client.connection_pool
         self._connection: Any = None
-        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 
     async def call(self, key: str, payload: bytes) -> bytes:
         """The script's answer. Raises RedisError, OSError."""
@@ -140,18 +142,20 @@ class _Line:
             if self._connection is None:
                 connection = self._pool.make_connection()
                 await connection.connect()
+                connection.socket_timeout = None  # the caller has a clock; one more costs a task a call
                 self._connection = connection
             try:
-                return await self._send("EVALSHA", self._sha, 1, key, payload)
+                return await self._send(b"EVALSHA", self._sha, b"1", key.encode(), payload)
             except NoScriptError:
-                return await self._send("EVAL", SCRIPT, 1, key, payload)
+                return await self._send(b"EVAL", SCRIPT.encode(), b"1", key.encode(), payload)
         except BaseException:  # a cancelled wait, too, leaves an answer on the line that belongs to nobody
             await self.drop()
             raise
 
-    async def _send(self, *command: object) -> bytes:
-        await self._connection.send_command(*command, check_health=False)
-        answer: bytes = await self._connection.read_response(timeout=math.inf, disconnect_on_error=False)
+    async def _send(self, *command: bytes) -> bytes:
+        packed = b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in command)
+        await self._connection.send_packed_command(packed, check_health=False)
+        answer: bytes = await self._connection.read_response(disconnect_on_error=False)
         return answer
 
     async def drop(self) -> None:
@@ -198,6 +202,8 @@ class Limits:
         """Alive, as Redis last said."""
         self._spent: tuple[int, int] | None = None
         """The day, and the micro-dollars of all workers, as Redis last said."""
+        self._used: dict[Kind, int] = {"requests": 0, "tokens": 0}
+        """In the window by all workers, likewise."""
         self._queue: list[_Asked] = []
         self._doubt: _Doubt | None = None
         self._away = False
@@ -378,11 +384,13 @@ class Limits:
     async def _call(self, payload: bytes, batch: tuple[_Asked, ...]) -> bool:
         """One exchange; False: Redis is away, and who waited has an answer all the same."""
         try:
-            async with asyncio.timeout(DECISION_SECONDS):
+            async with _patience():
                 raw = await self._line.call(self._key, payload)
             answer = orjson.loads(raw)
             results = [_parsed(each) for each in answer["results"]] if batch else []
             now, day = float(answer["now"]), int(answer["day"])
+            if "used" in answer:
+                self._used = {"requests": int(answer["used"][0]), "tokens": int(answer["used"][1])}
             if len(results) != len(batch):
                 raise ValueError("an answer to another call")
         except _ANSWERS as error:
@@ -445,7 +453,8 @@ class Limits:
         if not self._away:
             _log.warning("limits are not shared: the store is away", error=type(error).__name__)
             self._away = True
-            self._share.begin(self._config, self._workers or self._max_workers, self._now(), self._spent)
+            workers = self._workers or self._max_workers
+            self._share.begin(self._config, workers, self._now(), self._spent, self._used)
             if not self._closed:
                 self._spawn(self._come_back())
         waiting, self._queue = self._queue, [asked for asked in self._queue if asked.answer is None]
@@ -482,6 +491,31 @@ class Limits:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(work, name="limits: come back"))
+
+
+@contextlib.asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """A time-out of DECISION_SECONDS that counts only while this process runs: one that is short of CPU, and so reads
+    an answer late, must not take that for a Redis that is away. Raises TimeoutError."""
+    loop = asyncio.get_running_loop()
+    left = _SLICES
+    timer: asyncio.TimerHandle | None = None
+
+    def tick() -> None:
+        nonlocal left, timer
+        left -= 1
+        if left <= 0:
+            scope.reschedule(loop.time())
+        else:
+            timer = loop.call_later(DECISION_SECONDS / _SLICES, tick)
+
+    try:
+        async with asyncio.timeout(None) as scope:
+            timer = loop.call_later(DECISION_SECONDS / _SLICES, tick)
+            yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _parsed(result: Any) -> Grant | Refusal:

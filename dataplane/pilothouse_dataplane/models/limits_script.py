@@ -39,9 +39,10 @@ the server's own clock), ``limit`` and ``ops``, each an array:
 ``["spent", day, cost]``                                    the store has lost the day: what a worker knows of it
 =========================================================== ===========================================================
 
-The answer is JSON: ``now``, ``workers`` (alive; only with ``beat``), ``day``, ``spent`` (of the day, held included;
-absent where no budget was looked at), ``lost`` (the store knows nothing of this worker's earlier calls), and
-``results``, one for each op: ``[1, bucket, day, 0|1 above the soft budget]``, or ``[0, reason, milliseconds to wait]``.
+The answer is JSON: ``now``, ``day``, ``workers`` (alive; only with ``beat``), ``spent`` (of the day, held included),
+``used`` (the tenant's requests and tokens in the window; both only where the ops touched them), ``lost`` (the store
+knows nothing of this worker's earlier calls), and ``results``, one for each op: ``[1, bucket, day, 0|1 above the soft
+budget]``, or ``[0, reason, milliseconds to wait]``.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ end
 local current = math.floor(now / @BUCKET_MS@)
 local oldest = current - @BUCKETS@
 local today = math.floor(now / @DAY_MS@)
-local function whole(n) return string.format('%.0f', n) end
+local now_r, now_t = current .. 'r', current .. 't'  -- fields of the bucket that is being filled
 
 -- windows: {key, first = oldest bucket that may be there, requests, tokens, new = {bucket: {requests, tokens}},
 -- now_r, now_t = what the bucket that is being filled held, waiting = until when users of the tenant wait, at most}
@@ -87,7 +88,7 @@ local windows = {}
 local function window(key)
   local w = windows[key]
   if w then return w end
-  local v = redis.call('HMGET', key, 'first', 'requests', 'tokens', 'waiting', current .. 'r', current .. 't')
+  local v = redis.call('HMGET', key, 'first', 'requests', 'tokens', 'waiting', now_r, now_t)
   w = {key = key, first = tonumber(v[1]), requests = tonumber(v[2]) or 0, tokens = tonumber(v[3]) or 0, new = {},
        waiting = tonumber(v[4]), now_r = tonumber(v[5]) or 0, now_t = tonumber(v[6]) or 0,
        fresh = not v[5] and not v[6]}
@@ -105,11 +106,13 @@ local function window(key)
       w.tokens = w.tokens - (tonumber(old[i + 1]) or 0)
     end
     redis.call('HDEL', key, unpack(fields))
+    w.first = oldest
   else  -- new, all of it too old, or written by a clock that has since been put back by more than a minute
     if w.first then redis.call('DEL', key) end
     w.requests, w.tokens, w.now_r, w.now_t, w.fresh = 0, 0, 0, 0, true
+    w.first = current
   end
-  w.first, w.changed = oldest, true
+  w.changed = true
   return w
 end
 local function add(w, bucket, requests, tokens)
@@ -117,6 +120,7 @@ local function add(w, bucket, requests, tokens)
     bucket, requests, tokens = current, math.max(requests, 0), math.max(tokens, 0)
   end
   if bucket > current then bucket = current end
+  if bucket < w.first then w.first, w.read = bucket, nil end
   local b = w.new[bucket]
   if not b then b = {0, 0}; w.new[bucket] = b end
   b[1], b[2] = b[1] + requests, b[2] + tokens
@@ -124,15 +128,21 @@ local function add(w, bucket, requests, tokens)
 end
 -- milliseconds until ``need`` of what is used has left the window
 local function wait(w, kind, need)
-  local letter, index = string.sub(kind, 1, 1), kind == 'requests' and 1 or 2
-  if not w.old then
-    w.old = {}
-    local all = redis.call('HGETALL', w.key)
-    for i = 1, #all, 2 do w.old[all[i]] = tonumber(all[i + 1]) end
-  end
+  local index = kind == 'requests' and 1 or 2
   for b = w.first, current do
+    if b > (w.read or 0) then  -- a few at a time: under contention the oldest are mostly enough
+      local fields, till = {}, math.min(b + 7, current)
+      for each = b, till do
+        fields[#fields + 1] = each .. 'r'
+        fields[#fields + 1] = each .. 't'
+      end
+      w.old, w.read = w.old or {}, till
+      for i, value in ipairs(redis.call('HMGET', w.key, unpack(fields))) do
+        w.old[(b - w.first) * 2 + i] = tonumber(value) or 0
+      end
+    end
     local fresh = w.new[b]
-    need = need - (w.old[b .. letter] or 0) - (fresh and fresh[index] or 0)
+    need = need - w.old[(b - w.first) * 2 + index] - (fresh and fresh[index] or 0)
     if need <= 0 then return math.max(1, (b + @BUCKETS@ + 1) * @BUCKET_MS@ - now) end
   end
   return 60000
@@ -219,7 +229,7 @@ local days = {}
 local function day_of(number, user)
   local d = days[number]
   if not d then
-    local key = base .. ':day:' .. whole(number)
+    local key = base .. ':day:' .. number
     local v = redis.call('HMGET', key, '', 'held', 'restored', user)
     d = {key = key, total = tonumber(v[1]) or 0, held = tonumber(v[2]) or 0, restored = tonumber(v[3]) or 0,
          fresh = not v[1], of = {}}
@@ -291,7 +301,7 @@ local function take(user, requests, tokens, cost, lease, ttl, forced)
   end
   if lease ~= '' then
     local r = runs()
-    redis.call('ZADD', base .. ':runs', whole(now + ttl), user .. ' ' .. lease)
+    redis.call('ZADD', base .. ':runs', now + ttl, user .. ' ' .. lease)
     redis.call('PEXPIRE', base .. ':runs', 120000)
     r.all = r.all + 1
     if r.of then r.of[user] = (r.of[user] or 0) + 1 end
@@ -311,7 +321,7 @@ end
 local function lease(user, id, ttl)
   runs()
   if ttl > 0 then
-    redis.call('ZADD', base .. ':runs', whole(now + ttl), user .. ' ' .. id)
+    redis.call('ZADD', base .. ':runs', now + ttl, user .. ' ' .. id)
     redis.call('PEXPIRE', base .. ':runs', 120000)
   else
     redis.call('ZREM', base .. ':runs', user .. ' ' .. id)
@@ -333,17 +343,17 @@ for i, op in ipairs(call.ops) do results[i] = does[op[1]](unpack(op, 2)) end
 
 for key, w in pairs(windows) do
   if w.changed then
-    local fields = {'first', whole(w.first), 'requests', whole(w.requests), 'tokens', whole(w.tokens)}
+    local fields = {'first', w.first, 'requests', w.requests, 'tokens', w.tokens}
     local function set(name, value)
-      fields[#fields + 1], fields[#fields + 2] = name, whole(value)
+      fields[#fields + 1], fields[#fields + 2] = name, value
     end
     for bucket, b in pairs(w.new) do
       if bucket == current then
-        if b[1] ~= 0 then set(bucket .. 'r', w.now_r + b[1]) end
-        if b[2] ~= 0 then set(bucket .. 't', w.now_t + b[2]) end
+        if b[1] ~= 0 then set(now_r, w.now_r + b[1]) end
+        if b[2] ~= 0 then set(now_t, w.now_t + b[2]) end
       else
-        if b[1] ~= 0 then redis.call('HINCRBY', key, bucket .. 'r', whole(b[1])) end
-        if b[2] ~= 0 then redis.call('HINCRBY', key, bucket .. 't', whole(b[2])) end
+        if b[1] ~= 0 then redis.call('HINCRBY', key, bucket .. 'r', b[1]) end
+        if b[2] ~= 0 then redis.call('HINCRBY', key, bucket .. 't', b[2]) end
       end
     end
     if w.waiting then set('waiting', w.waiting) end
@@ -353,9 +363,9 @@ for key, w in pairs(windows) do
 end
 for _, d in pairs(days) do
   if d.changed then
-    local fields = {'', whole(d.total), 'held', whole(d.held), 'restored', whole(d.restored)}
+    local fields = {'', d.total, 'held', d.held, 'restored', d.restored}
     for user, cost in pairs(d.of) do
-      if user ~= '' then fields[#fields + 1], fields[#fields + 2] = user, whole(cost) end
+      if user ~= '' then fields[#fields + 1], fields[#fields + 2] = user, cost end
     end
     redis.call('HSET', d.key, unpack(fields))
     if d.fresh then redis.call('PEXPIRE', d.key, 2 * @DAY_MS@) end
@@ -365,12 +375,14 @@ end
 local answer = {now = now, day = today, results = results}
 if call.beat then
   local key = base .. ':workers'
-  redis.call('ZADD', key, whole(now), call.worker)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', whole(now - @ALIVE_MS@))
+  redis.call('ZADD', key, now, call.worker)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - @ALIVE_MS@)
   redis.call('PEXPIRE', key, 2 * @ALIVE_MS@)
   answer.workers = redis.call('ZCARD', key)
 end
 if not last and call.number > 1 then answer.lost = true end
+local all = windows[tenant_key]
+if all then answer.used = {math.max(0, all.requests), math.max(0, all.tokens)} end
 if days[today] then answer.spent = days[today].total end
 local json = cjson.encode(answer)
 redis.call('SET', kept, number .. json, 'PX', 600000)

@@ -1,11 +1,12 @@
 """What the limits say to people, and a worker's own share of them, which counts while Redis is away. Pure.
 
-A share is a limit divided by the workers that were alive when Redis was last heard (at least 1, so that nobody is shut
-out), and of the day's money what was left then, divided likewise. The windows are always fed with what this worker has
-let through, so a worker that has used its share doesn't get it anew when Redis goes. So while Redis is away all workers
-together stay within the limits (but for rounding up, and for workers that came since), and in the one minute in which
-it goes within twice the limit, where one worker had used all of it. Windows and fair shares are as in
-``limits_script.py``, whose buckets these are: what was used here is booked there later.
+A share of a limit L, for one of n workers that were alive when Redis was last heard, t seconds after it went, is
+``((L - U) + U * t/60) / n``, where U is what was used when it was last heard: what was left then, and what has left the
+window since. So all workers together stay within the limit while all are alone (as far as U was used evenly over its
+minute, and no workers were added), and one that alone has lost its Redis, while others go on with theirs, goes beyond
+by no more than its part of the window's flow: short interruptions cost nothing. Of the day's money a share is an equal
+part of what was left. Windows and fair shares are as in ``limits_script.py``, whose buckets these are: what was used
+here is booked there later.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pilothouse_dataplane.models.limits_script import (
     RUNS_RETRY_MS,
 )
 
+_MINUTE_MS = 60_000.0
 Kind = Literal["requests", "tokens"]
 
 
@@ -172,6 +174,11 @@ class LocalShare:
 
     def __init__(self) -> None:
         self.all = Window()
+        self.fresh = Window()
+        """Since Redis went."""
+        self._since = 0.0
+        self._used: Mapping[Kind, int] = {"requests": 0, "tokens": 0}
+        """By all workers, when Redis was last heard."""
         self.users: dict[str, Window] = {}
         self._waiting: dict[Kind, dict[str, float]] = {"requests": {}, "tokens": {}}
         self._budget: Budget | None = None
@@ -180,6 +187,8 @@ class LocalShare:
         """Something that counts, whoever let it through."""
         current = int(now // BUCKET_MS)
         self.all.add(bucket, current, requests, tokens)
+        if bucket >= self._since // BUCKET_MS:
+            self.fresh.add(bucket, current, requests, tokens)
         window = self.users.get(user)
         if window is None:
             window = self.users[user] = Window()
@@ -199,8 +208,17 @@ class LocalShare:
             if not self.users[user].buckets:
                 del self.users[user]
 
-    def begin(self, config: LimitsConfig, workers: int, now: float, spent: tuple[int, int] | None) -> None:
-        """Redis is gone. ``spent``: the day and the micro-dollars of all workers, as last heard."""
+    def begin(
+        self,
+        config: LimitsConfig,
+        workers: int,
+        now: float,
+        spent: tuple[int, int] | None,
+        used: Mapping[Kind, int],
+    ) -> None:
+        """Redis is gone. ``spent``: the day and the micro-dollars of all workers; ``used``: their requests and tokens
+        in the window; both as last heard."""
+        self._since, self._used, self.fresh = now, used, Window()
         day = int(now // DAY_MS)
         hard, known = config.daily_budget_micros, spent[1] if spent is not None and spent[0] == day else 0
         self._budget = None if hard is None else _budget(config, hard, workers, day, known)
@@ -249,13 +267,20 @@ class LocalShare:
             over: float = mine.used(kind) + min(amount, own) - own
             if over > 0:
                 return Refusal(LimitReason(f"user_{kind}"), mine.wait_ms(kind, over, now))
-        if most := share_of(most, workers):
-            over = self.all.used(kind) + min(amount, most) - most
+        if part := share_of(most, workers):
+            gone = min(1.0, max(0.0, (now - self._since) / _MINUTE_MS))
+            used = min(self._used[kind], most) if now >= self._since else 0
+            self.fresh.forget(current)
+            allowed = max(part - used / workers * (1 - gone), 0.0)
+            over = self.fresh.used(kind) + min(amount, part) - allowed
             if over > 0:
-                return self._wait(kind, user, LimitReason(kind), self.all.wait_ms(kind, over, now), now)
-            level, least = self._level(kind, most, now)
+                wait = self.fresh.wait_ms(kind, over, now)
+                if used and gone < 1:
+                    wait = min(wait, max(1.0, over * workers / used * _MINUTE_MS))
+                return self._wait(kind, user, LimitReason(kind), wait, now)
+            level, least = self._level(kind, max(part, self.all.used(kind)), now)
             had = mine.used(kind)
-            over = had + min(amount, most) - level
+            over = had + min(amount, part) - level
             if had > least and over > 0:
                 wait = mine.wait_ms(kind, min(over, had), now)
                 return self._wait(kind, user, LimitReason(f"{kind}_share"), wait, now)
