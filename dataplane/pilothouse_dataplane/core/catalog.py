@@ -15,7 +15,6 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import nlargest
 
 from pilothouse_dataplane.core import words
 from pilothouse_dataplane.core.messages import Effect, Tool
@@ -24,35 +23,44 @@ from pilothouse_dataplane.core.words import READ, asked, clauses, related, stem,
 SHOWN = 12
 """Tools that a model is shown at a time."""
 _K1, _B = 1.2, 0.6
-_NAME, _KEYWORD, _TEXT, _ARGUMENT, _CONNECTOR = 2.5, 2.0, 1.5, 0.3, 0.5
+_NAME, _KEYWORD, _TEXT, _ARGUMENT, _CONNECTOR = 3.0, 2.0, 1.5, 0.3, 0.5
 """How much a word counts by where it stands."""
 _SYSTEM = 2.2
 """How much a tool gains where its system is named."""
 _PATTERN = 8.0
 """What a tool gains by a number's own shape, which says more than any word."""
-_DOES = 1.3
+_DOES = 1.4
 """How much a tool gains that does what is asked for."""
 _LEANING, _EARLIER = 0.7, 0.3
 """How much what was said before counts, beside a request that may lean on it, and beside one that need not."""
 _SHORT = 60
 """Characters of a request that may lean on what was said before."""
-_SURE, _FAINT = 0.9, 0.4
+_SURE, _FAINT = 0.5, 0.4
 """A clause whose best score is this share of the best of all counts in full; one below the second has no place."""
 _PLACES = 0.5
 """Share of all places that clauses have for themselves."""
-_CROWD, _LATER, _BROUGHT, _HUB = 0.97, 0.97, 0.7, 0.6
+_CROWD, _LATER, _BROUGHT, _HUB = 0.97, 0.97, 0.7, 0.75
 """What is left of a tool's worth for each one of its connector before it, for each one before it; of what it brings."""
+_NEIGHBOUR = 0.2
+"""Share of its connector's best tool that each tool of it gains: a system that is spoken of may be needed otherwise."""
+_NOTHING_BESIDE = 0.15
+"""A score that is this share of the best is none."""
+_COMMON = 2.0
+"""Largest weight of a word that people use for anything."""
 _RARE = 2.0
 """Weight of a word from which on it says what a request is about, rather than what shall be done with it."""
+_READ = 4000
+"""Characters that are read of a turn."""
 _SENTENCES = 200
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*[-*•\d])")
+"""A line's end alone is none: people wrap their lines."""
 _FINDERS = ("search", "list", "find", "get", "query", "lookup", "me")
 _LISTS = frozenset(map(stem, ("list", "search", "find", "query")))
 _PLAIN = _LISTS | frozenset(map(stem, ("get", "read", "create", "add", "update", "edit", "delete", "remove", "set")))
 """Words in names of operations that don't say what they are about."""
 _METHODS = {"put": "update", "patch": "update", "post": "create", "insert": "create"}
 """HTTP's words in names of operations, and what people say."""
-_TYPO = 5
+_TYPO = 6
 """Letters from which on a word may have one of them wrong."""
 
 
@@ -164,11 +172,15 @@ class Catalog:
             return _NONE
         anywhere = set(own.indexes).union(*(found.indexes for found, _ in near))
         whole = self._idf(len(anywhere))
+        if token in words.COMMON:
+            whole = min(whole, _COMMON)
         best: dict[int, float] = {}
         for posting, weight in near:
             for index, share in zip(posting.indexes, posting.shares, strict=True):
                 best[index] = max(best.get(index, 0.0), share * weight * whole)
         exact = (self._idf(len(own.indexes)) + whole) / 2
+        if token in words.COMMON:
+            exact = min(exact, _COMMON)
         for index, share in zip(own.indexes, own.shares, strict=True):
             best[index] = max(best.get(index, 0.0), share * exact)
         return _Found(array("I", best), array("d", best.values()))
@@ -187,9 +199,11 @@ class Catalog:
         """At most ``limit`` tools that the request may need, the likeliest first; all where there are no more."""
         if len(self.tools) <= limit:
             return self.tools
-        text = words.without_quotes(text)
-        before = " ".join(earlier[-2:])
-        leaning = _LEANING if len(text) < _SHORT else 0.0  # "and close it": what it is about was said before
+        text, content = words.wishes(words.without_quotes(text[:_READ]))
+        before = " ".join([*(turn[:_READ] for turn in earlier[-2:]), content])
+        leaning = (
+            _LEANING if earlier and len(text) < _SHORT else _EARLIER if content else 0.0
+        )  # "and close it": what it is about was said before
         parts = [*clauses(text), *self._advised(text)]
         rankings = [self._rank(part, before, leaning) for part in parts]
         if len(rankings) > 1:
@@ -225,6 +239,11 @@ class Catalog:
         for index in {index for action in said.actions for index in self._by_action.get(action, ())}:
             scores[index] *= _DOES
         strength = max(scores, default=0.0)
+        for indexes in self._by_connector.values():
+            share = _NEIGHBOUR * max([scores[index] for index in indexes])
+            if share:
+                for index in indexes:
+                    scores[index] += share
         for connector, named in self._systems.items():
             if named and named <= said.words.keys():
                 for index in self._by_connector[connector]:
@@ -244,7 +263,7 @@ class Catalog:
         places = max(1, int(_PLACES * limit / len(clear))) if clear else 0
         worth: dict[int, float] = {}
         for ranking in rankings:
-            order = _best(ranking.scores, 3 * limit)
+            order = _best(ranking.scores, 2 * limit)
             if not order:
                 continue
             best = ranking.scores[order[0]]
@@ -255,15 +274,13 @@ class Catalog:
                 connector = self._entries[index].connector
                 value = sure * ranking.scores[index] / best * _CROWD ** seen[connector] * _LATER**rank
                 seen[connector] += 1
-                own = value + (rank < kept)
-                worth[index] = max(worth.get(index, 0.0), own)
-                finder = self._finders[index]
-                if finder is not None:
-                    brought = (value + (2 * rank < kept)) * _BROUGHT
-                    worth[finder] = max(worth.get(finder, 0.0), brought)
-            hub = self._hubs[self._entries[order[0]].connector]
-            if hub is not None:
-                worth[hub] = max(worth.get(hub, 0.0), sure * _HUB)
+                for which, gained in (
+                    (index, value + (rank < kept)),
+                    (self._finders[index], (value + (2 * rank < kept)) * _BROUGHT),
+                    (self._hubs[connector], (value + (rank < min(kept, 1))) * _HUB),
+                ):
+                    if which is not None and gained > worth.get(which, 0.0):
+                        worth[which] = gained
         chosen = sorted(worth, key=lambda index: (-worth[index], index))[:limit]
         # better too many than one too few
         chosen += [index for index in range(min(2 * limit, len(self.tools))) if index not in worth]
@@ -281,9 +298,8 @@ class Catalog:
             if position == index or other.tool.effect is not Effect.READ or (entry.ids and entry.ids <= other.ids):
                 continue
             if entry.noun or other.noun:
-                score = (
-                    1 / (1 + _FINDERS.index(other.verb)) if other.noun == entry.noun and other.verb in _FINDERS else 0
-                )
+                fits = other.noun == entry.noun and other.verb in _FINDERS
+                score = 1 / (1 + _FINDERS.index(other.verb)) if fits else 0.0
             else:
                 score = self._alike(own, set(tokens(other.verb)))
             if score > best:
@@ -353,5 +369,8 @@ def _argument_texts(tool: Tool) -> list[str]:
 
 
 def _best(scores: Sequence[float], limit: int) -> list[int]:
-    """The indexes of the largest scores above 0, the largest first; of equals the first first."""
-    return nlargest(limit, (index for index, score in enumerate(scores) if score > 0), key=lambda i: (scores[i], -i))
+    """The indexes of the largest scores, the largest first; of equals the first first. None that is nothing beside the
+    best."""
+    least = max(scores, default=0.0) * _NOTHING_BESIDE
+    order = sorted([(-score, index) for index, score in enumerate(scores) if score > least])
+    return [index for _, index in order[:limit]]

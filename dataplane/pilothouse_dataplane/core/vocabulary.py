@@ -21,6 +21,32 @@ august september october november december
 """
 """Words that say nothing of what is wanted."""
 
+COMMON = """
+able above accept according across act actual add after age ago agree ahead air allow almost alone along already
+although always amount another anybody anyone anything anyway appear area around arrive ask away back bad base be
+become before begin behind believe below best better between big bit both bottom bring build busy buy care carry catch
+cause certain chance check choose city clear close come common complete consider contain continue correct country
+couple course cover current cut daily day deal decide deep detail different difficult directly done door double down
+draw drive drop due during each early easily easy eat either else empty end enough enter entire especially evening
+every everybody everyone everything exact exactly except expect explain extra face fact fall family far fast feel few
+figure fill final find fine finish fit five floor follow forward four free fresh friend full fully further general go
+gone good great ground grow guy half hand happen happy hard head hear heavy help here high hit hold home hope hot hour
+house human idea important include inside instead interest involve join keep kind know large late later latest lay
+lead learn least left less level lie life lift light likely line little live load local long longer look lose lot low
+main major make man many mark matter mean meanwhile mention middle million mind minute miss moment money more most
+mostly move much must near nearly necessary never new nice night nobody none nor normal nothing notice number object
+off often old once open ordinary other otherwise outside over own pair part particular pass past people perfect
+perhaps period person pick piece place play point possible pretty probably problem proper properly pull push put
+quarter question quick quickly quite raise rather reach ready real reason receive recent relate remain remember rest
+result right round run same save say second see seem separate serious serve several shall short side similar simple
+simply since single sit situation six size slightly small someone sometimes somebody somewhere sort sound speak
+special stand start state stay step stick stop straight strong stuff such suddenly sure system take talk ten term
+third though thousand three through throughout together tomorrow top total toward true try turn twice two type under
+understand unless until upon usual usually various wait walk watch way weekly well whatever whether while whole why
+wide win wish within without wonder word work world worse worst wrong yearly young
+"""
+"""Words that people use for anything: that few tools know one of them does not make it telling."""
+
 NOUN_AFTER = """
 a an the my our your his her their this that these those last first next any no of in on for another each every new old
 open s
@@ -37,8 +63,8 @@ ACTIONS = """
 create add new make open file raise log register draft compose insert generate issue book reserve schedule invite
 create upload refer order request submit start give put raise
 read get show list search find view retrieve fetch look query browse download see check
-update edit change modify set rename adjust correct patch move reassign transition bump extend postpone replace fix
-update mark push turn
+update add put raise edit change modify set rename adjust correct patch move reassign transition bump extend postpone
+update replace fix mark push turn
 delete remove erase drop cancel revoke void discard unassign withdraw purge trash unsubscribe
 comment reply note respond answer tell write mention remark message
 decide approve reject accept decline deny
@@ -136,6 +162,88 @@ connect connection
 """
 
 RELATED = """
+presentation screen projector > incident
+finance sales marketing engineering legal procurement > department
+say said read_out > content download get
+training > recording
+get_signed have_signed lease > envelope sign
+status value > field describe picklist
+publicly > praise feedback
+time_told > event freebusy calendar
+note_down jot_down write_down put_down > create
+available availability free > freebusy
+catch_up catchup lunch coffee sync standup townhall > event meeting
+won_t_come can_t_come can_t_make_it can_t_attend not_attend > respond decline event
+dentist doctor birthday anniversary reminder > event
+plane airport airline boarding flight ticket_home > trip itinerary
+pager beeper > oncall page
+cover stand_in > override
+notify > monitor alert notification
+alert alarm > incident monitor
+rate throughput per_second rps qps > metric query
+throw exception stack_trace > log
+lease rental tenancy statement_of_work > envelope sign
+lawyer legal auditor partner client > collaboration
+changed > version history
+newsletter > unsubscribe email
+overspend underspend over_budget within_budget > budget
+thank thankful grateful > feedback praise
+sit seat floor > desk reserve
+claim claim_back expense_claim lunch dinner > expense expense_report
+ill sick unwell > time_off
+working_from_home wfh remote > working_hours
+prepare onboarding starter joiner new_hire > order create assign
+provision onboard > app assign
+our_company_account company_login > sso app
+branch > pull_request
+publish ship cut > release
+hour > time_entry timesheet
+customer_ticket > ticket comment
+fix workaround solution > knowledge
+apply cv resume > candidate application
+tidy clear free_up > delete
+cancel clear > event reservation
+resend remind > update notification
+flicker screen projector scanner scan label_printer terminal battery charger cable boot startup keyboard > incident
+firewall router switch gateway certificate dns backup cluster > change incident ci
+department team division finance sales engineering legal > user employee
+tried attempt attempted night strange unknown > log
+repository_file source_file branch > content
+queue backlog inbox > view list
+dinner hotel taxi train > expense receipt
+bill invoice > receipt
+appointment > event
+database marketing_database > contact
+mailing announcement > email
+supplier_address vendor_address > vendor
+accomplished achieved > weekly_update update
+everybody everyone all_staff whole_office > announcement group
+elevator lift toilet kitchen heating air_conditioning cleaning facilities > announcement incident
+earn salary income > compensation payslip
+offline flicker blank freeze hang crash unresponsive glitch malfunction > not_working incident
+defective faulty flaky out_of_order > not_working incident
+cannot unable > not_working
+hr human_resources > worker
+finance accounting > invoice account
+above superior > manager
+unassigned > assign
+subpage child_page > child page
+watch posted follow > watcher
+remark > comment
+save > upload
+sync standup recurring series > event instances
+to_do todo action_item > action task
+get_done accomplish achieve > update accomplishment
+wife husband spouse partner kin > emergency contact
+price cost > catalog amount
+draft write compose > create
+post announce publish broadcast > announcement
+able_to_open able_to_use able_to_access need_access get_access have_access > app assign access
+duty shift rota > schedule oncall
+automatically always default > setting
+get_into hack intrude > login log
+take_off take_out > remove delete unassign
+no_longer any_longer any_more not_any_more > remove delete unassign
 create new add make open file raise log start register set_up put draft compose report submit
 search find look list show browse display query which look_up get any
 get read fetch view show detail open retrieve status check see
@@ -680,10 +788,11 @@ not_working: blue_screen is_dead are_down broke_down is_slow very_slow is_stuck 
 login: log_in sign_in signing_in logging_in sign_on log_on signed_in logged_in single_sign_on sso
 time_off: today_off tomorrow_off week_off monday_off tuesday_off wednesday_off thursday_off friday_off afternoon_off
 time_off: morning_off month_off
+time_off: take_monday_off take_friday_off take_tomorrow_off take_today_off
 time_off: time_off day_off days_off take_off off_work off_next off_from off_on annual_leave
 out_of_office: out_of_office outofoffice auto_reply automatic_reply vacation_responder
 on_call: on_call oncall on_calls on_duty
-one_on_one: one_on_one one_on_ones oneonone oneonones 1_on_1 1_1 1:1
+one_on_one: one_on_one one_on_ones oneonone oneonones
 payslip: pay_slip pay_slips payslip payslips pay_stub
 freebusy: free_busy freebusy
 report_to: report_to reports_to reporting_to
@@ -694,6 +803,8 @@ timesheet: time_sheet timesheet timesheets time_entry time_entries
 voicemail: voice_mail voicemail voice_mails voicemails
 comment: add_that write_that say_that mention_that note_that tell_them tell_him tell_her let_them_know let_him_know
 comment: let_her_know
-: tell_me let_me_know show_me i_want i_d_like in_front thank_you
+cannot: can_t cant cannot can_not couldn_t unable_to not_able_to nobody_can isn_t_able
+one_on_one: one_on_one
+: right_now tell_me let_me_know show_me i_want i_d_like in_front thank_you
 member: who_is_in who_s_in who_belongs_to
 """

@@ -14,19 +14,29 @@ _CLAUSE = re.compile(
     r"[.;:!?\n]+(?=\s|$)|,(?=\s)|\s[-–]\s|\b(?:and then|and also|and|then|also|plus|after that)\b",
     re.IGNORECASE,
 )
-_QUOTED = re.compile(r"\"[^\"]{3,}\"|“[^”]{3,}”")
+_QUOTED = re.compile(r"\"[^\"]{3,1000}\"|“[^”]{3,1000}”")
+_ONE_ON_ONE = re.compile(r"\b1\s?(?::|on|-on-)\s?1s?\b", re.IGNORECASE)
 _TOLD = re.compile(
-    r"\S+@\S+|\bhttps?://\S+|\bwww\.\S+|\b\d+(?:[:.,]\d+)*\s*(?:am|pm|h|hrs?|hours?|mins?|minutes?|days?|weeks?|months?|"
-    r"years?|times?|o'clock|euros?|eur|dollars?|usd|%)?\b",
+    r"[^\s@]{1,64}@\S{1,64}|\bhttps?://\S{1,200}|\bwww\.\S{1,200}"
+    r"|\b(?!p9\d\b|2fa\b)(?=[\w-]{0,64}\d)(?=[\w-]{0,64}[A-Za-z])[\w-]{3,64}\b"
+    r"|\b\d{1,20}(?:[:.,]\d{1,20}){0,4}\s?(?:am|pm|h|hrs?|hours?|mins?|minutes?|days?|weeks?|months?|years?|times?|"
+    r"o'clock|euros?|eur|dollars?|usd|%)?\b",
     re.IGNORECASE,
 )
-"""Addresses, amounts and times: what a tool is called with, not what it is."""
+"""Addresses, keys, amounts and times: what a tool is called with, not what it is."""
+_TIME = re.compile(
+    r"\b(?:at \d{1,2}(?:[:.]\d\d)?|\d{1,2}\s?(?:am|pm|o'clock)|tomorrow|tonight|next week|"
+    r"this (?:morning|afternoon|evening|week)|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b",
+    re.IGNORECASE,
+)
 STOP = frozenset(vocabulary.STOP.split())
 """Words that say nothing of what is wanted, in requests and in descriptions."""
 _FAMILY, _RELATED, _LEADS = 0.9, 0.6, 0.5
 """How much a word counts as another: as a form of it, as one that means the like, as one that it makes likely."""
 _VERB = 0.5
 """How much a word counts where it says what to do: that is what its kind of action says, too."""
+_TIMED = 0.3
+"""How much it counts that a time is told: it may be about the calendar."""
 _LONGEST_PHRASE = 4
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 READ = "read"
@@ -84,10 +94,10 @@ class _Lexicon:
             left, leads, right = line.partition(">")
             self._relate(left.split(), (right if leads else left).split(), _LEADS if leads else _RELATED)
         self.related: Mapping[str, Mapping[str, float]] = self._near
-        self.actions: dict[str, str] = {}
+        self.actions: dict[str, set[str]] = {}
         for line in vocabulary.ACTIONS.split("\n"):
             for word in line.split():
-                self.actions.setdefault(stem(word), line.split()[0])
+                self.actions.setdefault(stem(word), set()).add(line.split()[0])
 
     def _relate(self, ones: Iterable[str], others: Iterable[str], weight: float) -> None:
         targets = [self._token(other) for other in others]
@@ -104,6 +114,10 @@ class _Lexicon:
 
 
 _lexicon = _Lexicon()
+
+
+COMMON = frozenset(map(stem, vocabulary.COMMON.split()))
+"""Words that people use for anything."""
 
 
 def related(token: str) -> Mapping[str, float]:
@@ -153,16 +167,18 @@ class Asked:
 
 def asked(text: str) -> Asked:
     """Read a part of a request."""
-    raw = [word.lower() for word in _WORD.findall(_TOLD.sub(" ", text))]
+    raw = [word.lower() for word in _WORD.findall(_TOLD.sub(" 0 ", _ONE_ON_ONE.sub("one on one", text)))]
     words: dict[str, float] = {}
-    does = set()
+    does: set[str] = set()
+    if _TIME.search(text):
+        words["time_told"] = _TIMED
     begun = False
     for token, place in _read(raw):
         before = raw[place - 1] if place else ""
         action = _lexicon.actions.get(token)
         weight = 1.0
         if action is not None and before not in _NOUN_AFTER and not raw[place].endswith("ed"):
-            does.add(action)
+            does |= action
             if token in _TWOFOLD and (not begun or before in _VERB_AFTER):
                 weight = _VERB
         begun = True
@@ -175,16 +191,26 @@ def asked(text: str) -> Asked:
 def action_of(name: str, description: str) -> frozenset[str]:
     """What kinds of doing a tool's name, else the first word of its description, speaks of."""
     words = [stem(word.lower()) for word in _WORD.findall(name)]
-    found = {_lexicon.actions[word] for word in words if word in _lexicon.actions}
-    if not found:
-        found = {_lexicon.actions[word] for word in tokens(description)[:1] if word in _lexicon.actions}
-    return frozenset(found)
+    found = set().union(*(_lexicon.actions.get(word, ()) for word in words))
+    return frozenset(found or set().union(*(_lexicon.actions.get(word, ()) for word in tokens(description)[:1])))
 
 
 def without_quotes(text: str) -> str:
     """The text without what is quoted in it: that is what a tool is called with."""
     said = _QUOTED.sub(" ", text)
     return said if tokens(said) else text
+
+
+_CONTENT = re.compile(r":\s+|\s[-–]\s")
+
+
+def wishes(text: str) -> tuple[str, str]:
+    """What is wanted, and what it is to be done with: "comment on IT-1: it works again"."""
+    head, tail = [*_CONTENT.split(text, 1), ""][:2]
+    if not tail or not asked(head).words:
+        return text, ""
+    first = asked(tail.split(" ", 1)[0])
+    return (text, "") if first.actions or not asked(head).actions else (head, tail)
 
 
 def clauses(text: str) -> list[str]:

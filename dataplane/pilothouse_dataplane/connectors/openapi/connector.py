@@ -101,7 +101,7 @@ class OpenAPIConnector:
         effect = _EFFECTS.get(operation.method, Effect.WRITE)
         return Tool(
             f"{self._name}.{operation.id}",
-            operation.sentence,
+            operation.description,
             operation.schema,
             effect,
             returns=operation.returns,

@@ -54,6 +54,9 @@ class Operation:
     path: str
     """With {braces}."""
     sentence: str
+    """What it does, for people: the summary."""
+    description: str
+    """For models: the summary, and what the document says beyond it."""
     tags: tuple[str, ...]
     arguments: tuple[Argument, ...]
     schema: Mapping[str, Any]
@@ -164,6 +167,7 @@ class _Reader:
             method.upper(),
             path,
             _sentence(raw, method, path),
+            _description(raw, method, path),
             tuple(tag[:60] for tag in raw.get("tags") or () if isinstance(tag, str))[:5]
             if isinstance(raw.get("tags"), list)
             else (),
@@ -268,3 +272,13 @@ def _sentence(raw: Mapping[str, Any], method: str, path: str) -> str:
     texts: Iterator[object] = (raw.get(word) for word in ("summary", "description"))
     text = next((t for t in texts if isinstance(t, str) and t.strip()), f"{method.upper()} {path}")
     return line(text)
+
+
+def _description(raw: Mapping[str, Any], method: str, path: str) -> str:
+    """A summary alone often only repeats the operation's name: "Create an incident" does not say that somebody's phone
+    rings."""
+    sentence, more = _sentence(raw, method, path), raw.get("description")
+    told = line(more) if isinstance(more, str) else ""
+    if not told or told in sentence:
+        return sentence
+    return told if told.startswith(sentence.rstrip(".")) else line(f"{sentence.rstrip('.')}. {told}")

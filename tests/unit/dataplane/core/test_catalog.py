@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core import state as flow
 from pilothouse_dataplane.core.catalog import SHOWN, Catalog
 from pilothouse_dataplane.core.messages import Effect, Message, Outcome, Tool, ToolCall, Usage
-from pilothouse_dataplane.core.words import clauses, stem, tokens
+from pilothouse_dataplane.core.words import asked, clauses, stem, tokens, wishes, without_quotes
 
 KEY = r"\b[A-Z]{2,10}-\d+\b"
 
@@ -49,6 +51,69 @@ def shown(text: str, *earlier: str) -> set[str]:
 )
 def test_the_tools_of_each_wish_are_shown(text: str, needed: set[str]) -> None:
     assert needed <= shown(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("reset my authentcator", {"okta.factor.reset"}),  # a letter is missing
+        ("who is Erin's superior?", {"okta.user.manager"}),  # another word for it
+        ('comment on IT-42: "who is the manager of the sign-in factor?"', {"jira.issue.comment", "jira.issue.search"}),
+    ],
+)
+def test_a_request_need_not_say_what_a_system_says(text: str, needed: set[str]) -> None:
+    assert needed <= shown(text)
+
+
+def test_what_is_quoted_and_what_is_told_are_not_what_is_wanted() -> None:
+    asked_for = asked("comment on IT-42 at 3pm, tell erin@acme.example, 40 euros")
+    assert {"erin", "acm", "42", "40", "3", "euro"}.isdisjoint(asked_for.words)
+    assert without_quotes('find "reset my password"') == "find  "
+    assert without_quotes('"all of it"') == '"all of it"'
+    assert wishes("comment on IT-1: it works") == ("comment on IT-1", "it works")
+    assert wishes("two things: book a room") == ("two things: book a room", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "does"),
+    [
+        ("open a ticket", {"create"}),
+        ("who opened the ticket?", {"read"}),
+        ("please approve it", {"decide"}),
+        ("the last comment", set()),
+        ("can you delete that", {"delete"}),
+    ],
+)
+def test_a_clause_says_what_shall_be_done(text: str, does: set[str]) -> None:
+    assert asked(text).actions == does
+
+
+def test_a_tool_that_does_what_is_asked_comes_before_its_neighbours() -> None:
+    tools = [
+        tool(f"desk.{verb}Ticket", f"{verb} a ticket", Effect.WRITE) for verb in ("merge", "tag", "create", "close")
+    ]
+    filling = [tool(f"books.ledger{i}.post", f"Post to ledger {i}.", Effect.WRITE) for i in range(20)]
+    assert Catalog([*tools, *filling]).choose("raise a ticket", limit=4)[0].name == "desk.createTicket"
+
+
+def test_an_operation_brings_the_one_that_lists_what_it_needs() -> None:
+    ids = {"type": "object", "properties": {"invoiceId": {"type": "string"}}, "required": ["invoiceId"]}
+    tools = [
+        Tool("erp.payInvoice", "Pay an invoice", ids, Effect.WRITE),
+        Tool("erp.invoiceLines", "Lines of an invoice", ids, Effect.READ),
+        Tool("erp.listInvoices", "List invoices", {"type": "object", "properties": {}}, Effect.READ),
+        *(tool(f"books.ledger{i}.post", f"Pay into ledger {i}.", Effect.WRITE) for i in range(20)),
+    ]
+    assert "erp.listInvoices" in {one.name for one in Catalog(tools).choose("pay the invoice of Globex", limit=3)}
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 50_000, "a-" * 20_000, "a@" * 20_000, "1:" * 20_000, '"aa' * 15_000, " please," * 9000]
+)
+def test_a_hostile_request_costs_little(text: str) -> None:
+    began = time.process_time()
+    CATALOG.choose(text, (text, text))
+    assert time.process_time() - began < 0.5
 
 
 def test_a_short_wish_is_read_with_what_was_said_before() -> None:
