@@ -23,7 +23,7 @@ from pilothouse_api.meta import (
     about,
     condition_column,
 )
-from pilothouse_api.routing_rules import MAX_CHARACTERS
+from pilothouse_api.routing_rules import MAX_LENGTH
 from pilothouse_api.rules import ListOf, Rule, matches
 from pilothouse_api.workerconfig import Tier
 
@@ -196,11 +196,11 @@ class RoutingRule(Model):
     when: Annotated[
         str,
         about(
-            "A condition over text, length, user, groups, connectors, systems, effects, writes, rounds, turns and "
-            "failed, in a subset of CEL: ||, &&, !, comparisons, in, size(), contains(), startsWith(), endsWith().",
+            "A condition over systems, connectors, effects, groups, role, user, rounds, writes, length, earlier_turns "
+            "and failed_calls, in a small part of CEL: ||, &&, !, comparisons, in.",
             'systems >= 3 || "finance" in groups',
             min_length=1,
-            max_length=MAX_CHARACTERS,
+            max_length=MAX_LENGTH,
         ),
     ]
     tier: Annotated[Tier, about("The tier where it holds; one of spec.tiers.", "power")]

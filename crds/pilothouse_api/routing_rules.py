@@ -1,18 +1,14 @@
-"""Conditions of ``ModelRoute.spec.routing.rules``: a small, typed subset of CEL, parsed once and then a closure.
+"""The operator's routing rules: a small, typed subset of CEL, parsed once. Pure; nothing is evaluated as Python.
 
-The operator parses a condition to tell whoever wrote it what is wrong; the worker evaluates it. Types are checked while
-parsing, so that a condition that parses never fails later, and there is no loop and no regular expression in it: the
-time is bounded by its length.
+The operator parses a ModelRoute's conditions to tell whoever wrote them what is wrong, the workers to route by them.
 
-::
+    condition  = and {"||" and} ;  and = not {"&&" not} ;  not = ["!"] (comparison | "(" condition ")")
+    comparison = value ("==" | "!=" | "<" | "<=" | ">" | ">=" | "in") value
+    value      = number | "text" | 'text' | "[" value {"," value} "]" | name
 
-    or      = and { "||" and }
-    and     = not { "&&" not }
-    not     = "!" not | compare
-    compare = value [ ("==" | "!=" | "<" | "<=" | ">" | ">=" | "in") value ]
-    value   = atom { ".contains(" value ")" | ".startsWith(" value ")" | ".endsWith(" value ")" }
-    atom    = name | number | "text" | 'text' | true | false | list | "size(" value ")" | "(" or ")"
-    list    = "[" value { "," value } "]"
+Names: ``systems`` (how many connectors the model is shown), ``connectors`` and ``effects`` (theirs: "read", "write",
+"destructive"), ``groups``, ``role`` (one of the groups: ``role == "finance"`` is ``"finance" in groups``), ``user``
+(e-mail), ``rounds``, ``writes``, ``length`` (characters), ``earlier_turns``, ``failed_calls``.
 """
 
 from __future__ import annotations
@@ -21,252 +17,222 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import Enum
+from typing import Any, Protocol
 
-Kind = Literal["truth", "number", "text", "texts"]
-Values = Mapping[str, Any]
-"""A value for each name of ``VARIABLES``: bool, int, str, or a sequence of str."""
+MAX_LENGTH = 1000
+"""Characters of one condition."""
+MAX_DEPTH = 32
+"""Parentheses and negations within each other."""
 
-VARIABLES: Mapping[str, tuple[Kind, str]] = {
-    "text": ("text", "the question, in lower case"),
-    "length": ("number", "characters of the question"),
-    "user": ("text", "e-mail of who asks, in lower case"),
-    "groups": ("texts", "groups of who asks, as the identity provider names them"),
-    "connectors": ("texts", "connectors whose tools the model is shown"),
-    "systems": ("number", "how many connectors that are"),
-    "effects": ("texts", "effects of the tools that the model is shown: read, write, destructive"),
-    "writes": ("number", "writes made or under way in this run"),
-    "rounds": ("number", "rounds of tool calls made in this run; 0: the first plan"),
-    "turns": ("number", "messages of the conversation before the question"),
-    "failed": ("number", "calls of the last round that could not be made"),
-}
-"""Names that a condition may use: type, and what it stands for."""
 
-MAX_CHARACTERS = 512
-MAX_DEPTH = 16
+class Facts(Protocol):
+    """What a condition reads: where a run stands when it asks a model."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def user_email(self) -> str: ...
+
+    @property
+    def groups(self) -> Sequence[str]: ...
+
+    @property
+    def earlier_turns(self) -> int: ...
+
+    @property
+    def rounds(self) -> int: ...
+
+    @property
+    def systems(self) -> Sequence[str]: ...
+
+    @property
+    def effects(self) -> Sequence[Enum]: ...
+
+    @property
+    def writes(self) -> int: ...
+
+    @property
+    def failed_calls(self) -> int: ...
+
+
+Condition = Callable[[Facts], bool]
+_Read = Callable[[Facts], Any]
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[0-9]{1,9})(?![0-9A-Za-z_]) | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<text>"[^"\\\n]*"|'[^'\\\n]*') | (?P<sign>\|\||&&|==|!=|<=|>=|[<>!()\[\],.]))""",
-    re.VERBOSE,
+    r"\s*(?:(?P<number>\d+)|(?P<text>\"[^\"\\]*\"|'[^'\\]*')|(?P<name>[A-Za-z_]\w*)|(?P<sign>\|\||&&|[=!<>]=|[!<>()\[\],]))"
 )
-_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
+_NAMES: Mapping[str, tuple[str, _Read]] = {
+    "systems": ("number", lambda s: len(s.systems)),
+    "connectors": ("texts", lambda s: s.systems),
+    "effects": ("texts", lambda s: tuple(effect.value for effect in s.effects)),
+    "groups": ("texts", lambda s: s.groups),
+    "role": ("role", lambda s: s.groups),
+    "user": ("text", lambda s: s.user_email),
+    "rounds": ("number", lambda s: s.rounds),
+    "writes": ("number", lambda s: s.writes),
+    "length": ("number", lambda s: len(s.text)),
+    "earlier_turns": ("number", lambda s: s.earlier_turns),
+    "failed_calls": ("number", lambda s: s.failed_calls),
+}
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_METHODS: Mapping[str, Callable[[str, str], bool]] = {
-    "contains": lambda text, part: part in text,
-    "startsWith": str.startswith,
-    "endsWith": str.endswith,
-}
-_WORDS: Mapping[Kind, str] = {"truth": "true or false", "number": "a number", "text": "a text", "texts": "a list"}
 
 
-class ConditionError(ValueError):
-    """The condition can't be read; the message says where and what to write. Whoever wrote it must act."""
+class RuleError(ValueError):
+    """A condition that can't be read; the operator of the ModelRoute must correct it. ``position`` counts from 1."""
 
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition that was read."""
-
-    source: str
-    holds: Callable[[Values], bool]
-    """Takes a value for each name of ``VARIABLES``; never raises for values of the right types."""
+    def __init__(self, what: str, position: int) -> None:
+        super().__init__(f"{what} at character {position}")
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    kind: Kind
-    value: Callable[[Values], Any]
+class _Value:
+    kind: str
+    """number, text, texts or role."""
+    read: _Read
+    position: int
 
 
 def parse(source: str) -> Condition:
-    """Read a condition, such as ``systems >= 3 || "finance" in groups``. Raises ConditionError."""
-    if not source.strip():
-        raise ConditionError('the condition is empty: write one such as systems >= 3, or "finance" in groups')
-    if len(source) > MAX_CHARACTERS:
-        raise ConditionError(f"the condition has {len(source)} characters; write at most {MAX_CHARACTERS}")
-    reader = _Reader(source)
-    part = reader.any_of(0)
-    if reader.token:
-        raise reader.error("an operator, or the end")
-    if part.kind != "truth":
-        raise ConditionError(f"the condition is {_WORDS[part.kind]}, not true or false: compare it with something")
-    return Condition(source, part.value)
+    """The condition as a function. Raises RuleError."""
+    if len(source) > MAX_LENGTH:
+        raise RuleError(f"The condition is longer than {MAX_LENGTH} characters: it goes on", MAX_LENGTH + 1)
+    parser = _Parser(source)
+    condition = parser.either(0)
+    parser.end()
+    return condition
 
 
-class _Reader:
-    """Recursive descent over the tokens; one method a line of the grammar."""
-
+class _Parser:
     def __init__(self, source: str) -> None:
-        self.source = source
-        self.tokens: list[tuple[str, str, int]] = []
-        at = 0
-        while at < len(source.rstrip()):
-            found = _TOKEN.match(source, at)
-            if found is None:
-                at += len(source[at:]) - len(source[at:].lstrip())
-                raise ConditionError(f"character {at + 1}: {source[at : at + 10]!r} can't be read")
-            kind = str(found.lastgroup)
-            self.tokens.append((kind, found.group(kind), found.start(kind)))
-            at = found.end()
-        self.at = 0
+        self._tokens: list[tuple[str, str, int]] = []
+        self._at = 0
+        self._end = len(source) + 1
+        position, length = 0, len(source.rstrip())
+        while position < length:
+            match = _TOKEN.match(source, position)
+            if match is None:
+                rest = source[position:].lstrip()
+                raise RuleError(f"“{rest[:1]}” means nothing here", len(source) - len(rest) + 1)
+            kind = str(match.lastgroup)
+            self._tokens.append((kind, match[kind], match.start(kind) + 1))
+            position = match.end()
 
-    @property
-    def token(self) -> str:
-        """The next token; "" at the end."""
-        return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
+    def either(self, depth: int) -> Condition:
+        parts = [self._both(depth)]
+        while self._take("||"):
+            parts.append(self._both(depth))
+        return parts[0] if len(parts) == 1 else lambda s: any(part(s) for part in parts)
 
-    def error(self, wanted: str) -> ConditionError:
-        if not self.token:
-            return ConditionError(f"the condition ends where {wanted} should be")
-        return ConditionError(f"character {self.tokens[self.at][2] + 1}: {wanted} should be where {self.token} is")
+    def end(self) -> None:
+        kind, text, position = self._next()
+        if kind:
+            raise RuleError(f"“{text}” stands after the condition's end", position)
 
-    def take(self, sign: str) -> bool:
-        if self.token != sign:
-            return False
-        self.at += 1
-        return True
+    def _both(self, depth: int) -> Condition:
+        parts = [self._one(depth)]
+        while self._take("&&"):
+            parts.append(self._one(depth))
+        return parts[0] if len(parts) == 1 else lambda s: all(part(s) for part in parts)
 
-    def want(self, sign: str) -> None:
-        if not self.take(sign):
-            raise self.error(repr(sign))
-
-    def any_of(self, depth: int) -> _Part:
-        parts = [self.all_of(depth)]
-        while self.take("||"):
-            parts.append(self.all_of(depth))
-        if len(parts) == 1:
-            return parts[0]
-        tests = [self.as_truth(part) for part in parts]
-        return _Part("truth", lambda values: any(test(values) for test in tests))
-
-    def all_of(self, depth: int) -> _Part:
-        parts = [self.negated(depth)]
-        while self.take("&&"):
-            parts.append(self.negated(depth))
-        if len(parts) == 1:
-            return parts[0]
-        tests = [self.as_truth(part) for part in parts]
-        return _Part("truth", lambda values: all(test(values) for test in tests))
-
-    def negated(self, depth: int) -> _Part:
+    def _one(self, depth: int) -> Condition:
         if depth > MAX_DEPTH:
-            raise ConditionError(f"the condition is nested deeper than {MAX_DEPTH}: split it into two rules")
-        if self.take("!"):
-            test = self.as_truth(self.negated(depth + 1))
-            return _Part("truth", lambda values: not test(values))
-        return self.compared(depth)
+            raise RuleError(f"More than {MAX_DEPTH} levels of parentheses", self._next()[2])
+        if self._take("!"):
+            inner = self._one(depth + 1)
+            return lambda s: not inner(s)
+        if self._take("("):
+            inner = self.either(depth + 1)
+            self._expect(")")
+            return inner
+        return self._comparison()
 
-    def as_truth(self, part: _Part) -> Callable[[Values], bool]:
-        if part.kind != "truth":
-            raise ConditionError(f"||, && and ! take what is true or false, not {_WORDS[part.kind]}: compare it first")
-        return part.value
-
-    def compared(self, depth: int) -> _Part:
-        left = self.called(depth)
-        sign = self.token
-        if sign in ("==", "!="):
-            self.at += 1
-            right = self.called(depth)
-            if left.kind != right.kind or left.kind == "texts":
-                raise ConditionError(f"{sign} can't compare {_WORDS[left.kind]} with {_WORDS[right.kind]}")
-            equal = sign == "=="
-            return _Part("truth", lambda values: (left.value(values) == right.value(values)) is equal)
-        if sign in _ORDER:
-            self.at += 1
-            right = self.called(depth)
-            if left.kind != "number" or right.kind != "number":
-                raise ConditionError(f"{sign} compares numbers, not {_WORDS[left.kind]} with {_WORDS[right.kind]}")
-            order = _ORDER[sign]
-            return _Part("truth", lambda values: order(left.value(values), right.value(values)))
+    def _comparison(self) -> Condition:
+        left = self._value()
+        _, sign, position = self._next()
         if sign == "in":
-            self.at += 1
-            right = self.called(depth)
-            if left.kind != "text" or right.kind != "texts":
-                raise ConditionError('in takes a text and a list, such as "finance" in groups')
-            return _Part("truth", lambda values: left.value(values) in right.value(values))
-        return left
+            self._at += 1
+            return _membership(left, self._value(), position)
+        if sign not in _COMPARISONS:
+            raise RuleError("A comparison is missing (==, !=, <, <=, >, >= or in)", position)
+        self._at += 1
+        return _compared(left, sign, self._value(), position)
 
-    def called(self, depth: int) -> _Part:
-        part = self.atom(depth)
-        while self.take("."):
-            name = self.token
-            method = _METHODS.get(name)
-            if method is None:
-                raise self.error("contains, startsWith or endsWith")
-            self.at += 1
-            self.want("(")
-            argument = self.called(depth + 1)
-            self.want(")")
-            if part.kind != "text" or argument.kind != "text":
-                raise ConditionError(f"{name} is asked of a text with a text, such as text.{name}('order')")
-            part = _applied(method, part, argument)
-        return part
-
-    def atom(self, depth: int) -> _Part:
-        if depth > MAX_DEPTH:
-            raise ConditionError(f"the condition is nested deeper than {MAX_DEPTH}: split it into two rules")
-        if self.at >= len(self.tokens):
-            raise self.error("a value")
-        kind, token, _ = self.tokens[self.at]
+    def _value(self) -> _Value:
+        kind, text, position = self._next()
+        self._at += 1
         if kind == "number":
-            self.at += 1
-            return _constant("number", int(token))
+            number = int(text[:19])
+            return _Value("number", lambda s: number, position)
         if kind == "text":
-            self.at += 1
-            return _constant("text", token[1:-1])
-        if self.take("("):
-            part = self.any_of(depth + 1)
-            self.want(")")
-            return part
-        if self.take("["):
-            return self.listed(depth)
+            content = text[1:-1]
+            return _Value("text", lambda s: content, position)
+        if kind == "name" and text in _NAMES:
+            name_kind, read = _NAMES[text]
+            return _Value(name_kind, read, position)
         if kind == "name":
-            return self.named(token, depth)
-        raise self.error("a value")
+            raise RuleError(f"“{text}” is not known; there are {', '.join(_NAMES)}:", position)
+        if text == "[":
+            return self._list(position)
+        raise RuleError("A number, a text or a name is missing", position)
 
-    def listed(self, depth: int) -> _Part:
-        items: list[_Part] = []
-        while True:
-            item = self.called(depth + 1)
-            if item.kind != "text":
-                raise ConditionError(f"a list holds texts, not {_WORDS[item.kind]}")
-            items.append(item)
-            if not self.take(","):
-                break
-        self.want("]")
-        return _Part("texts", lambda values: [item.value(values) for item in items])
+    def _list(self, position: int) -> _Value:
+        texts: list[str] = []
+        while not self._take("]"):
+            if texts:
+                self._expect(",")
+            kind, text, at = self._next()
+            if kind != "text":
+                raise RuleError("A list holds texts only: something else stands", at)
+            texts.append(text[1:-1])
+            self._at += 1
+        found = tuple(texts)
+        return _Value("texts", lambda s: found, position)
 
-    def named(self, name: str, depth: int) -> _Part:
-        if name in ("true", "false"):
-            self.at += 1
-            return _constant("truth", name == "true")
-        if name == "size":
-            self.at += 1
-            self.want("(")
-            part = self.called(depth + 1)
-            self.want(")")
-            if part.kind not in ("text", "texts"):
-                raise ConditionError(f"size() takes a text or a list, not {_WORDS[part.kind]}")
-            return _Part("number", lambda values: len(part.value(values)))
-        known = VARIABLES.get(name)
-        if known is None:
-            raise ConditionError(f"{name} is not known: use {_listed(tuple(VARIABLES))}; a text stands in quotes")
-        self.at += 1
-        return _Part(known[0], operator.itemgetter(name))
+    def _next(self) -> tuple[str, str, int]:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ("", "", self._end)
 
+    def _take(self, sign: str) -> bool:
+        kind, text, _ = self._next()
+        if kind == "sign" and text == sign:
+            self._at += 1
+            return True
+        return False
 
-def _constant(kind: Kind, value: object) -> _Part:
-    return _Part(kind, lambda values: value)
+    def _expect(self, sign: str) -> None:
+        if not self._take(sign):
+            raise RuleError(f"“{sign}” is missing", self._next()[2])
 
 
-def _applied(method: Callable[[str, str], bool], part: _Part, argument: _Part) -> _Part:
-    return _Part("truth", lambda values: method(part.value(values), argument.value(values)))
+def _membership(left: _Value, right: _Value, position: int) -> Condition:
+    if right.kind != "texts":
+        raise RuleError(
+            "On the right of “in” a list must stand (groups, connectors, effects or [...]), not so", position
+        )
+    if left.kind == "role":
+        return lambda s: not set(left.read(s)).isdisjoint(right.read(s))
+    if left.kind != "text":
+        raise RuleError("On the left of “in” a text or role must stand, not so", position)
+    return lambda s: left.read(s) in right.read(s)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+def _compared(left: _Value, sign: str, right: _Value, position: int) -> Condition:
+    if left.kind == "text" and right.kind == "role":
+        left, right = right, left
+    if left.kind == "role" and right.kind == "text" and sign in ("==", "!="):
+        return lambda s: (right.read(s) in left.read(s)) is (sign == "==")
+    if left.kind != right.kind or left.kind not in ("number", "text"):
+        raise RuleError(f"A {left.kind} can't be compared with a {right.kind} by “{sign}”", position)
+    if left.kind == "text" and sign not in ("==", "!="):
+        raise RuleError("Texts are equal or not, they have no order: “==” or “!=” must stand", position)
+    compare = _COMPARISONS[sign]
+    return lambda s: compare(left.read(s), right.read(s))

@@ -468,7 +468,7 @@ POKES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
             priority=st.integers(-1, 101),
         ),
         "routing/rules": st.lists(
-            obj(when=st.sampled_from(["systems > 2", "", "x" * 513, "not CEL ("]), tier=TIER), max_size=2
+            obj(when=st.sampled_from(["systems > 2", "", "x" * 1001, "not CEL ("]), tier=TIER), max_size=2
         ),
         "routing": opt(
             {"default": st.just("mid")},

@@ -10,7 +10,7 @@ import json
 
 from pilothouse_api import ModelRoute
 from pilothouse_api.modelroute import TIERS, Target
-from pilothouse_api.routing_rules import ConditionError, parse
+from pilothouse_api.routing_rules import RuleError, parse
 from pilothouse_operator.core.refs import (
     SECRET_INVALID,
     Problem,
@@ -32,7 +32,7 @@ def broken_rule(route: ModelRoute) -> Problem | None:
     for number, rule in enumerate(route.spec.routing.conditions):
         try:
             parse(rule.when)
-        except ConditionError as error:
+        except RuleError as error:
             return Problem(RULE_INVALID, f"spec.routing.rules[{number}].when: {error}. Correct it with kubectl apply.")
     return None
 

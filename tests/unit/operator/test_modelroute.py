@@ -66,7 +66,8 @@ def test_a_condition_that_can_t_be_read_is_told_with_its_place_and_nothing_chang
     found, _ = conditions(with_route(routing=rule))
 
     assert found["Accepted"][:2] == ("False", "RuleInvalid")
-    assert "spec.routing.rules[1].when: system is not known: use text" in found["Accepted"][2]
+    assert "spec.routing.rules[1].when: “system” is not known; there are systems" in found["Accepted"][2]
+    assert "at character 1" in found["Accepted"][2]
     assert found["Ready"][:2] == ("False", "RuleInvalid")
 
     world = ready_world()
