@@ -1,8 +1,8 @@
 """Texts as vectors, for routes whose strategy is Embedding.
 
 Two embedders: a provider's ``/embeddings`` endpoint (https://platform.openai.com/docs/api-reference/embeddings), and
-all-MiniLM-L6-v2 in this process. The second one's packages are third parties' (group ``embedding`` of pyproject.toml): they
-are imported only when it is made, and where they are missing it says so.
+all-MiniLM-L6-v2 in this process. The second one's packages are third parties' (group ``embedding`` of pyproject.toml):
+they are imported only when it is made, and where they are missing it says so.
 
 ``bounded`` turns either into what the model gateway wants: a vector soon, or None, and never an error.
 """
