@@ -187,12 +187,14 @@ class Catalog:
 
     def _misspelled(self, token: str) -> _Found:
         """What a word would match with one letter more, less, other or swapped with its neighbour."""
-        if len(token) < _TYPO or not token.isalpha():
-            return _NONE
+        if len(token) < _TYPO or not token.isalpha() or related(token):
+            return _NONE  # too short to tell, or a word that is known, and that no tool has
         for length in (len(token), len(token) + 1, len(token) - 1):
             for other in self._spelled.get((token[0], length), ()):
                 if _one_apart(token, other):
-                    return self._match(other)
+                    found = self._matched(other)  # not _match: two words that no tool has may be one letter apart
+                    if found is not _NONE:
+                        return found
         return _NONE
 
     def choose(self, text: str, earlier: Sequence[str] = (), limit: int = SHOWN) -> tuple[Tool, ...]:
@@ -204,11 +206,15 @@ class Catalog:
         leaning = (
             _LEANING if earlier and len(text) < _SHORT else _EARLIER if content else 0.0
         )  # "and close it": what it is about was said before
-        parts = [*clauses(text), *self._advised(text)]
-        rankings = [self._rank(part, before, leaning) for part in parts]
+        rankings = [self._rank(part, before, leaning) for part in clauses(text)]
         if len(rankings) > 1:
             rankings.append(self._rank(text, before, leaning or _EARLIER))
-        return tuple(self.tools[index] for index in self._deal(rankings, limit))
+        chosen = self._deal(rankings, limit)
+        if advised := self._advised(text):  # half for what she said, half for what her company adds to it
+            added = self._deal([self._rank(part) for part in (*advised, " ".join(advised))], limit)
+            half = limit // 2
+            chosen = list(dict.fromkeys((*chosen[: limit - half], *added[:half], *chosen, *added)))[:limit]
+        return tuple(self.tools[index] for index in chosen)
 
     def _advised(self, text: str) -> list[str]:
         """Clauses of the instructions that speak of what this request is about: a word of it that few tools know."""

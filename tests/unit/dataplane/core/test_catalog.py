@@ -10,7 +10,7 @@ from pilothouse_dataplane.core import journal, run
 from pilothouse_dataplane.core import state as flow
 from pilothouse_dataplane.core.catalog import SHOWN, Catalog
 from pilothouse_dataplane.core.messages import Effect, Message, Outcome, Tool, ToolCall, Usage
-from pilothouse_dataplane.core.words import asked, clauses, stem, tokens, wishes, without_quotes
+from pilothouse_dataplane.core.words import asked, clauses, known, stem, tokens, wishes, without_quotes
 
 KEY = r"\b[A-Z]{2,10}-\d+\b"
 
@@ -63,6 +63,11 @@ def test_the_tools_of_each_wish_are_shown(text: str, needed: set[str]) -> None:
 )
 def test_a_request_need_not_say_what_a_system_says(text: str, needed: set[str]) -> None:
     assert needed <= shown(text)
+
+
+def test_every_word_of_the_vocabulary_can_be_asked_with_whatever_tools_there_are() -> None:
+    for word in (*known(), "recuiters", "interviewerz"):
+        assert len(CATALOG.choose(f"about {word}")) == SHOWN
 
 
 def test_what_is_quoted_and_what_is_told_are_not_what_is_wanted() -> None:
