@@ -60,7 +60,7 @@ def figures() -> list[Figure]:
                 "the same, all": _table(found["all"]),
                 "deciding, µs p50/p95": "/".join(f"{value * 1e6:.0f}" for value in _speed(router, everything)),
                 "threshold": POWER_THRESHOLD,
-                "labels": "written by the router's author, before it; of the held-out half only totals were looked at, five times",
+                "labels": "by the router's author, before it; of the held-out half only totals were seen, five times",
             },
         ),
     ]
