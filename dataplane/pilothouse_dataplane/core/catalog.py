@@ -135,7 +135,8 @@ class Catalog:
             (_CONNECTOR, tokens(f"{connector} {systems.get(connector, '')}")),
         ):
             for token in set(group):
-                found[token] += weight
+                if weight >= _KEYWORD or not token.isdigit():  # a number in a sentence is a bound, or an example
+                    found[token] += weight
         for pattern in tool.patterns:
             self._patterns.setdefault(pattern, (re.compile(pattern), []))[1].append(index)
         if connector not in self._systems:

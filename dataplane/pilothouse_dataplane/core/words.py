@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from pilothouse_dataplane.core import vocabulary
 
-_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Za-z][a-z]*|\d+")
+_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Za-z][a-z]*|2fa|\d+")
 _CLAUSE = re.compile(
     r"[.;:!?\n]+(?=\s|$)|,(?=\s)|\s[-–]\s|\b(?:and then|and also|and|then|also|plus|after that)\b",
     re.IGNORECASE,
@@ -19,8 +19,8 @@ _ONE_ON_ONE = re.compile(r"\b1\s?(?::|on|-on-)\s?1s?\b", re.IGNORECASE)
 _TOLD = re.compile(
     r"[^\s@]{1,64}@\S{1,64}|\bhttps?://\S{1,200}|\bwww\.\S{1,200}"
     r"|\b(?!p9\d\b|2fa\b)(?=[\w-]{0,64}\d)(?=[\w-]{0,64}[A-Za-z])[\w-]{3,64}\b"
-    r"|\b\d{1,20}(?:[:.,]\d{1,20}){0,4}\s?(?:am|pm|h|hrs?|hours?|mins?|minutes?|days?|weeks?|months?|years?|times?|"
-    r"o'clock|euros?|eur|dollars?|usd|%)?\b",
+    r"|\b\d{1,20}(?:[:.,]\d{1,20}){1,4}\b|\b\d{1,20}(?:[:.,]\d{1,20}){0,4}\s?(?:am|pm|h|hrs?|hours?|mins?|minutes?|days?|"
+    r"weeks?|months?|years?|times?|o'clock|euros?|eur|dollars?|usd|%)(?!\w)",
     re.IGNORECASE,
 )
 """Addresses, keys, amounts and times: what a tool is called with, not what it is."""
