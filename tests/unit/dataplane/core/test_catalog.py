@@ -179,13 +179,14 @@ def test_looking_for_tools_in_a_broken_way_is_refused(arguments: str) -> None:
     assert state.shown == before
 
 
-def test_what_the_instructions_say_of_a_request_belongs_to_it() -> None:
+def test_what_wrapped_instructions_say_of_a_request_belongs_to_it() -> None:
     advice = (
         "You help Acme's employees. With VPN trouble, add a comment to the Jira issue, and find the customer NetGuard. "
-        "For payroll questions post to ledger 9."
+        "For payroll questions, reset a sign-in factor."
     )
     advised = Catalog(TOOLS, {"crm": "Salesforce"}, advice)
     names = {tool.name for tool in advised.choose("my VPN is broken")}
     assert {"jira.issue.comment", "crm.account.search"} <= names
-    assert "books.ledger9.post" not in names
-    assert "books.ledger9.post" in {tool.name for tool in advised.choose("a question about payroll")}
+    payroll = {tool.name for tool in advised.choose("a question about payroll", limit=4)}
+    assert "okta.factor.reset" in payroll
+    assert "okta.factor.reset" not in {tool.name for tool in CATALOG.choose("a question about payroll", limit=4)}
