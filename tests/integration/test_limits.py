@@ -434,7 +434,8 @@ async def test_a_store_that_dies_leaves_each_worker_its_share_and_gets_it_booked
     a.settle(open_call, 200, 700)
     store.start()
     await _until(lambda: not a.away and not b.away)
-    await _until(lambda: not a._queue and not b._queue and a._sender.done() and b._sender.done())
+    await _settled(a)
+    await _settled(b)
     with redis.Redis.from_url(store.url, decode_responses=True) as client:
         # the store had lost all: the day's sum as last heard, and what was booked since
         day = client.hgetall(f"{{acme}}:limits:day:{int(time.time() * 1000) // DAY_MS}")
@@ -536,4 +537,4 @@ async def _until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
 async def _settled(limits: Limits) -> None:
     """All that was told has arrived."""
     await asyncio.sleep(0.05)
-    await _until(lambda: not limits._queue and (limits._sender is None or limits._sender.done()))
+    await _until(lambda: limits.idle)

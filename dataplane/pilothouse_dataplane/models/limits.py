@@ -20,12 +20,11 @@ until midnight.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -33,11 +32,12 @@ from typing import Any
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from pilothouse_api import names
 from pilothouse_api.workerconfig import LimitsConfig
 from pilothouse_dataplane.models.base import ModelLimited
+from pilothouse_dataplane.models.limits_line import ScriptLine
 from pilothouse_dataplane.models.limits_script import BUCKET_MS, DAY_MS, SCRIPT
 from pilothouse_dataplane.models.limits_share import (
     Grant,
@@ -53,6 +53,9 @@ DECISION_SECONDS = 0.4
 """A call to Redis that takes longer counts as failed: users wait for it."""
 _SLICES = 4
 """In which it is measured."""
+_CONNECT_SECONDS = 1.0
+_TELL_SECONDS = 0.005
+"""How long what nobody waits for may wait for company."""
 LEASE_SECONDS = 30.0
 """How long a run keeps its place after its worker was last heard."""
 _BEAT_SECONDS = 10.0
@@ -128,43 +131,6 @@ class _Doubt:
     asked: tuple[_Asked, ...]
 
 
-class _Line:
-    """A connection of our own: the pool's bookkeeping and its silent repetition cost more than the decision."""
-
-    def __init__(self, client: Redis) -> None:
-        self._pool: Any = client.connection_pool
-        self._connection: Any = None
-        self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
-
-    async def call(self, key: str, payload: bytes) -> bytes:
-        """The script's answer. Raises RedisError, OSError."""
-        try:
-            if self._connection is None:
-                connection = self._pool.make_connection()
-                await connection.connect()
-                connection.socket_timeout = None  # the caller has a clock; one more costs a task a call
-                self._connection = connection
-            try:
-                return await self._send(b"EVALSHA", self._sha, b"1", key.encode(), payload)
-            except NoScriptError:
-                return await self._send(b"EVAL", SCRIPT.encode(), b"1", key.encode(), payload)
-        except BaseException:  # a cancelled wait, too, leaves an answer on the line that belongs to nobody
-            await self.drop()
-            raise
-
-    async def _send(self, *command: bytes) -> bytes:
-        packed = b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in command)
-        await self._connection.send_packed_command(packed, check_health=False)
-        answer: bytes = await self._connection.read_response(disconnect_on_error=False)
-        return answer
-
-    async def drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await connection.disconnect(nowait=True)
-
-
 @lru_cache(maxsize=4096)
 def _hashed(user: str) -> str:
     """No e-mail address stands in a key."""
@@ -187,8 +153,7 @@ class Limits:
     ) -> None:
         """Connects to nothing yet. ``clock``: monotonic seconds; ``wall``: Unix seconds, until Redis' clock is known.
         ``max_workers``: how many the tenant may have, until it is known how many live."""
-        self._line = _Line(client)
-        self._key = names.limits_key(tenant)
+        self._line = ScriptLine(client, SCRIPT, names.limits_key(tenant))
         self._worker = f"{worker}/{uuid.uuid4().hex[:8]}"
         self._clock = clock
         self._offset = wall() * 1000 - clock() * 1000
@@ -208,7 +173,10 @@ class Limits:
         self._doubt: _Doubt | None = None
         self._away = False
         self._beat = True
-        self._sender: asyncio.Task[None] | None = None
+        self._busy = False
+        """A call is under way."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self.refused: Counter[LimitReason] = Counter()
@@ -255,8 +223,7 @@ class Limits:
         """Join the tenant's workers, for at most a second. Raises nothing."""
         self._tasks.append(asyncio.create_task(self._beats(), name="limits"))
         self._kick()
-        if self._sender is not None:
-            await asyncio.wait([self._sender], timeout=_START_SECONDS)
+        await self._quiet(_START_SECONDS)
 
     async def aclose(self) -> None:
         """Tell what is untold, for at most two seconds."""
@@ -265,14 +232,12 @@ class Limits:
         self._leases.clear()
         if self._queue and not self._away:
             self._kick()
-            if self._sender is not None:
-                await asyncio.wait([self._sender], timeout=_CLOSE_SECONDS)
+        await self._quiet(_CLOSE_SECONDS)
         self._closed = True
-        tasks = [task for task in (*self._tasks, self._sender) if task is not None]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._line.drop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._line.fail(ConnectionError("closed"))
 
     async def admit(self, user: str, *, forced: bool = False) -> Admission:
         """Begin a run: one request, and one place among the runs. Raises LimitReached.
@@ -353,21 +318,34 @@ class Limits:
         if self._away:
             if len(self._queue) > 2 * _BATCH:
                 self._queue = _compact(self._queue)
-        elif not self._closed:
-            self._kick()
+        elif not self._closed and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._kick)
+
+    @property
+    def idle(self) -> bool:
+        """All that was asked and told has been answered, or Redis is away."""
+        return self._away or not (self._busy or self._queue or self._beat)
+
+    async def _quiet(self, seconds: float) -> None:
+        """Until that, or for that long."""
+        end = self._clock() + seconds
+        while not self.idle and self._clock() < end:  # noqa: ASYNC110 - when a worker starts or ends, only
+            await asyncio.sleep(0.005)
 
     def _kick(self) -> None:
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send(), name="limits: send")
-
-    async def _send(self) -> None:
-        """Until nothing is left to say."""
-        while (self._queue or self._beat) and not self._away:
-            batch = tuple(asked for asked in self._queue[:_BATCH] if not asked.dropped)
-            del self._queue[:_BATCH]
-            if not batch and not self._beat:
-                continue
-            await self._call(self._payload(batch), batch)
+        """Say what there is to say, unless an answer is awaited: then what has gathered leaves after it."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if self._busy or self._away or self._closed:
+            return
+        batch = tuple(asked for asked in self._queue[:_BATCH] if not asked.dropped)
+        del self._queue[:_BATCH]
+        if not batch and not self._beat:
+            if self._queue:
+                self._kick()
+            return
+        self._call(self._payload(batch), batch)
 
     def _payload(self, batch: Iterable[_Asked]) -> bytes:
         beat, self._beat = self._beat, False
@@ -381,21 +359,65 @@ class Limits:
         }
         return orjson.dumps(call)
 
-    async def _call(self, payload: bytes, batch: tuple[_Asked, ...]) -> bool:
-        """One exchange; False: Redis is away, and who waited has an answer all the same."""
+    def _call(self, payload: bytes, batch: tuple[_Asked, ...]) -> None:
+        """Begin an exchange; whatever comes of it, who waits gets an answer."""
+        self._busy = True
+        if self._line.connected:
+            self._send(payload, batch)
+        else:
+            self._spawn(self._connect(payload, batch))
+
+    def _send(self, payload: bytes, batch: tuple[_Asked, ...]) -> None:
+        self._time(_SLICES)
+        self._line.call(payload, lambda answer: self._answered(payload, batch, answer))
+
+    async def _connect(self, payload: bytes, batch: tuple[_Asked, ...]) -> None:
         try:
-            async with _patience():
-                raw = await self._line.call(self._key, payload)
-            answer = orjson.loads(raw)
-            results = [_parsed(each) for each in answer["results"]] if batch else []
-            now, day = float(answer["now"]), int(answer["day"])
-            if "used" in answer:
-                self._used = {"requests": int(answer["used"][0]), "tokens": int(answer["used"][1])}
-            if len(results) != len(batch):
-                raise ValueError("an answer to another call")
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._line.connect()
         except _ANSWERS as error:
+            self._answered(payload, batch, error)
+        else:
+            self._send(payload, batch)
+
+    def _time(self, left: int) -> None:
+        """A time-out that counts only while this process runs: one that is short of CPU, and so reads an answer late,
+        must not take that for a Redis that is away."""
+
+        def tick() -> None:
+            if left > 1:
+                self._time(left - 1)
+            else:
+                self._line.fail(TimeoutError("no answer in time"))
+
+        self._timer = asyncio.get_running_loop().call_later(DECISION_SECONDS / _SLICES, tick)
+
+    def _answered(self, payload: bytes, batch: tuple[_Asked, ...], raw: bytes | BaseException) -> None:
+        """An exchange has ended."""
+        self._busy = False
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            if isinstance(raw, BaseException):
+                raise raw
+            self._learn(orjson.loads(raw), batch)
+        except _ANSWERS as error:
+            self._line.drop()
             self._lose(payload, batch, error)
-            return False
+            return
+        if self._away:
+            self._return()
+        elif self._queue or self._beat:
+            self._kick()
+
+    def _learn(self, answer: dict[str, Any], batch: tuple[_Asked, ...]) -> None:
+        """Raises what no answer of the script's is."""
+        results = [_parsed(each) for each in answer["results"]] if batch else []
+        now, day = float(answer["now"]), int(answer["day"])
+        if len(results) != len(batch):
+            raise ValueError("an answer to another call")
+        if "used" in answer:
+            self._used = {"requests": int(answer["used"][0]), "tokens": int(answer["used"][1])}
         self.round_trips += 1
         self._offset = now - self._clock() * 1000
         if "workers" in answer:
@@ -409,7 +431,6 @@ class Limits:
             self._spent = (day, int(answer["spent"]))
         for asked, result in zip(batch, results, strict=True):
             self._deliver(asked, result)
-        return True
 
     def _deliver(self, asked: _Asked, result: Grant | Refusal) -> None:
         op = asked.op
@@ -455,25 +476,25 @@ class Limits:
             self._away = True
             workers = self._workers or self._max_workers
             self._share.begin(self._config, workers, self._now(), self._spent, self._used)
-            if not self._closed:
-                self._spawn(self._come_back())
+        if not self._closed:
+            asyncio.get_running_loop().call_later(_RETURN_SECONDS, self._try_again)
         waiting, self._queue = self._queue, [asked for asked in self._queue if asked.answer is None]
         for asked in (*batch, *waiting):
             if asked.answer is not None and not asked.answer.done():
                 asked.answer.set_result(self._alone(asked.op))
 
-    async def _come_back(self) -> None:
-        while self._away:
-            await asyncio.sleep(_RETURN_SECONDS)
-            doubt = self._doubt
-            if doubt is not None:
-                if not await self._call(doubt.payload, doubt.asked):
-                    continue
-                self._doubt = None
-            self._queue = _compact([*self._queue, *self._renewals()])
-            self._beat, self._away = True, False
-            _log.info("limits are shared again")
-            self._kick()
+    def _try_again(self) -> None:
+        """Send the call that is in doubt again."""
+        doubt = self._doubt
+        if doubt is not None and not self._busy and not self._closed:
+            self._call(doubt.payload, doubt.asked)
+
+    def _return(self) -> None:
+        """Redis has answered again."""
+        self._doubt, self._away, self._beat = None, False, True
+        self._queue = _compact([*self._queue, *self._renewals()])
+        _log.info("limits are shared again")
+        self._kick()
 
     def _renewals(self) -> list[_Asked]:
         ttl = round(LEASE_SECONDS * 1000)
@@ -490,32 +511,7 @@ class Limits:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.create_task(work, name="limits: come back"))
-
-
-@contextlib.asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
-    """A time-out of DECISION_SECONDS that counts only while this process runs: one that is short of CPU, and so reads
-    an answer late, must not take that for a Redis that is away. Raises TimeoutError."""
-    loop = asyncio.get_running_loop()
-    left = _SLICES
-    timer: asyncio.TimerHandle | None = None
-
-    def tick() -> None:
-        nonlocal left, timer
-        left -= 1
-        if left <= 0:
-            scope.reschedule(loop.time())
-        else:
-            timer = loop.call_later(DECISION_SECONDS / _SLICES, tick)
-
-    try:
-        async with asyncio.timeout(None) as scope:
-            timer = loop.call_later(DECISION_SECONDS / _SLICES, tick)
-            yield
-    finally:
-        if timer is not None:
-            timer.cancel()
+        self._tasks.append(asyncio.create_task(work, name="limits: connect"))
 
 
 def _parsed(result: Any) -> Grant | Refusal:
