@@ -54,7 +54,10 @@ _READ = 4000
 _SENTENCES = 200
 _SENTENCE = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*[-*•\d])")
 """A line's end alone is none: people wrap their lines."""
+_PERSONA = re.compile(r"\W*(?:you(?:'re| are| help| support| assist| work| serve)|your (?:name|role|job|task))\b", re.I)
+"""A sentence that says who the agent is speaks of no request."""
 _FINDERS = ("search", "list", "find", "get", "query", "lookup", "me")
+_SEARCH = stem("search")
 _LISTS = frozenset(map(stem, ("list", "search", "find", "query")))
 _PLAIN = _LISTS | frozenset(map(stem, ("get", "read", "create", "add", "update", "edit", "delete", "remove", "set")))
 """Words in names of operations that don't say what they are about."""
@@ -70,6 +73,8 @@ class _Entry:
     connector: str
     noun: str
     verb: str
+    named: frozenset[str]
+    """The words of ``verb``."""
     ids: frozenset[str]
     """Required arguments that people don't know by heart."""
 
@@ -117,8 +122,8 @@ class Catalog:
             same.sort()
         self._finders = [self._finder(index) for index in range(len(self.tools))]
         self._hubs = {connector: self._hub(indexes) for connector, indexes in self._by_connector.items()}
-        sentences = _SENTENCE.split(instructions)
-        self._advice = [(set(tokens(sentence)), clauses(sentence)) for sentence in sentences[:_SENTENCES]]
+        sentences = [said for said in _SENTENCE.split(instructions)[:_SENTENCES] if not _PERSONA.match(said)]
+        self._advice = [(set(tokens(sentence)), clauses(sentence)) for sentence in sentences]
 
     def _add(self, index: int, tool: Tool, systems: Mapping[str, str]) -> tuple[Mapping[str, float], float]:
         """Take a tool in. Its words, how much each says of it, and its length without what only helps to find it."""
@@ -144,7 +149,7 @@ class Catalog:
         required = tool.parameters.get("required")
         names = map(str, required) if isinstance(required, list | tuple) else ()
         ids = frozenset(name for name in names if name.lower().endswith(("id", "number", "key")))
-        self._entries.append(_Entry(tool, connector, noun, verb, ids))
+        self._entries.append(_Entry(tool, connector, noun, verb, frozenset(tokens(verb)), ids))
         self._by_connector[connector].append(index)
         if tool.effect is Effect.READ:
             self._by_action[READ].append(index)
@@ -298,7 +303,6 @@ class Catalog:
         entry = self._entries[index]
         if entry.tool.effect is Effect.READ and not entry.ids:
             return None
-        own = set(tokens(entry.verb))
         best, found = 0.0, None
         for position in self._by_connector[entry.connector]:
             other = self._entries[position]
@@ -308,12 +312,12 @@ class Catalog:
                 fits = other.noun == entry.noun and other.verb in _FINDERS
                 score = 1 / (1 + _FINDERS.index(other.verb)) if fits else 0.0
             else:
-                score = self._alike(own, set(tokens(other.verb)))
+                score = self._alike(entry.named, other.named)
             if score > best:
                 best, found = score, position
         return found
 
-    def _alike(self, own: set[str], other: set[str]) -> float:
+    def _alike(self, own: frozenset[str], other: frozenset[str]) -> float:
         """How likely an operation lists what another one is about, by their names."""
         shared = (own & other) - _PLAIN
         if not shared:
@@ -329,7 +333,7 @@ class Catalog:
             for index in indexes
             if self._entries[index].tool.effect is Effect.READ
             and not self._entries[index].ids
-            and stem("search") in tokens(self._entries[index].verb)
+            and _SEARCH in self._entries[index].named
         ]
         return max(searches, key=lambda index: (counted[index], -index), default=None)
 

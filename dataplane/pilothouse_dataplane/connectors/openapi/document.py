@@ -260,7 +260,9 @@ class _Reader:
 def _free(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or one like it that is not taken (a path and a query parameter may have the same)."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64]
-    return next(n for n in (plain, f"{plain}_", *(f"{plain}_{i}" for i in range(2, 1000))) if n not in taken)
+    if plain not in taken:
+        return plain
+    return next(n for n in (f"{plain}_", *(f"{plain}_{i}" for i in range(2, 1000))) if n not in taken)
 
 
 def _identifier(raw: object, method: str, path: str) -> str:
