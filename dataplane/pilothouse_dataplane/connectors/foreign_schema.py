@@ -138,5 +138,5 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def line(text: str) -> str:
     """A text as one line of at most 300 characters, without those that a screen would obey."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
+    plain = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
     return " ".join(plain.split())[:_MAX_TEXT]

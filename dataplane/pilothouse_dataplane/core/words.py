@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from pilothouse_dataplane.core import vocabulary
@@ -51,6 +52,7 @@ _NOUN_AFTER = frozenset(vocabulary.NOUN_AFTER.split())
 _VERB_AFTER = frozenset(vocabulary.VERB_AFTER.split())
 
 
+@lru_cache(maxsize=4096)
 def stem(word: str) -> str:
     """A word's plain form: plurals and -ing, -ed endings go."""
     plain = word
