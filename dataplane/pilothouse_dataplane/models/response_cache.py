@@ -50,6 +50,7 @@ from pilothouse_api import names
 from pilothouse_api.workerconfig import TargetConfig
 from pilothouse_dataplane.core.messages import Effect, Message, ModelRequest, Tool, ToolCall, Usage
 from pilothouse_dataplane.models.base import ModelDone, ModelEvent, ModelRestarted, ModelText, ModelToolCall
+from pilothouse_dataplane.models.script_pipe import Script, ScriptPipe
 
 MAX_BYTES = 256 * 1024
 """Of an answer, before it is compressed."""
@@ -65,21 +66,27 @@ _KNOWN_TOOLS = 4096
 _AWAY = (RedisError, OSError, TimeoutError)
 _log = structlog.get_logger()
 
-_LOOK = """
+_LOOK = Script(
+    """
 local found = redis.call('GET', KEYS[1])
 if found then return found end
 local held = redis.call('GET', KEYS[2])
 if not held then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) return 1 end
 if held == ARGV[1] then return 1 end
 return 0
-"""
+""",
+    keys=2,
+)
 """The answer; 1: you lead; 0: another worker does. One round trip."""
 
-_LEAVE = """
+_LEAVE = Script(
+    """
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1
-"""
+""",
+    keys=2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +190,7 @@ class ResponseCache:
         self._tenant = tenant
         self._ms = max(1, round(seconds * 1000))
         self._clock = clock
-        self._look: Any = client.register_script(_LOOK)
-        self._leave: Any = client.register_script(_LEAVE)
+        self._pipe = ScriptPipe(client)
         self._flights: dict[str, _Flight] = {}
         self._tools: OrderedDict[int, tuple[Tool, bytes]] = OrderedDict()
         self._away_until = float("-inf")
@@ -206,6 +212,7 @@ class ResponseCache:
             await asyncio.wait(self._leaving, timeout=_KEEP_SECONDS)
         for task in self._leaving:
             task.cancel()
+        self._pipe.drop()
 
     def key(self, targets: Iterable[TargetConfig], request: ModelRequest) -> CacheKey | None:
         """The key of a call to one of a tier's targets; None: its answer is neither looked up nor kept."""
@@ -286,7 +293,7 @@ class ResponseCache:
         while self._clock() >= self._away_until:
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
-                    found = await self._look(keys=self._keys(key), args=(token, _LOCK_MS))
+                    found = await self._pipe.call(_LOOK, *self._keys(key), token.encode(), b"%d" % _LOCK_MS)
             except _AWAY as error:
                 self._lose(error)
                 return None
@@ -348,18 +355,20 @@ class ResponseCache:
     async def _give(self, key: CacheKey, token: str, value: bytes) -> None:
         try:
             async with asyncio.timeout(_KEEP_SECONDS):
-                await self._leave(keys=self._keys(key), args=(token or "-", value, self._ms))
+                mark = token.encode() or b"-"
+                await self._pipe.call(_LEAVE, *self._keys(key), mark, value, b"%d" % self._ms)
         except _AWAY as error:
             self._lose(error)
 
     # --- small things -------------------------------------------------------------------------------------------------
-    def _keys(self, key: CacheKey) -> tuple[str, str]:
-        name = names.response_key(self._tenant, key.digest)
-        return name, f"{name}:lock"
+    def _keys(self, key: CacheKey) -> tuple[bytes, bytes]:
+        name = names.response_key(self._tenant, key.digest).encode()
+        return name, name + b":lock"
 
     def _lose(self, error: BaseException) -> None:
         _log.warning("answers are not used again for now: the store is away", error=type(error).__name__)
         self._away_until = self._clock() + _AWAY_SECONDS
+        self._pipe.drop()
 
     def _count(self, cached: Cached) -> None:
         self.hits += 1
