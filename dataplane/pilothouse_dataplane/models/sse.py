@@ -81,6 +81,8 @@ class EventCutter:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that are whole now. Raises ModelNonsense."""
+        if not chunk:  # it must not part a carriage return from its newline
+            return []
         self._total += len(chunk)
         if self._skip_newline and chunk[:1] == b"\n":
             chunk = chunk[1:]
