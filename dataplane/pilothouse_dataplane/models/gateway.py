@@ -42,7 +42,7 @@ from pilothouse_dataplane.models.base import (
 from pilothouse_dataplane.models.calling import Asked, Caller, ModelPassedOver
 from pilothouse_dataplane.models.cost import ModelCallRecord, cost_micros, request_tokens
 from pilothouse_dataplane.models.hedging import HedgeBudget, hedged
-from pilothouse_dataplane.models.limits import Limits
+from pilothouse_dataplane.models.limits import Limits, Reservation
 from pilothouse_dataplane.models.response_cache import Cached, ResponseCache
 from pilothouse_dataplane.models.targets import TIERS, Candidate, Targets, at_least, fitting, larger
 
@@ -166,8 +166,17 @@ class ModelGateway:
         """An earlier answer to the same call where there is one."""
         began = self._clock()
         key = cache.key((each.target for each in order if each.tier == tier), asked.request)
-        found = await cache.enter(key, wait_seconds=min(_FOLLOW_SECONDS, max(0.0, deadline - began) / 2))
+        # most calls find nothing: what they may take is reserved at the same time, not after another round trip
+        reserving = None
+        if self._limits is not None and key is not None and not cache.under_way(key):
+            reserving = asyncio.ensure_future(self._limits.reserve(_user(asked.request), *_at_most(order, asked)))
+        try:
+            found = await cache.enter(key, wait_seconds=min(_FOLLOW_SECONDS, max(0.0, deadline - began) / 2))
+        except BaseException:
+            self._give_back(reserving)
+            raise
         if isinstance(found, Cached):
+            self._give_back(reserving)
             provider, model = found.by
             asked.record(
                 ModelCallRecord(
@@ -187,7 +196,7 @@ class ModelGateway:
             return
         with found:
             if self._limits is not None:
-                stream = self._limited(self._limits, tier, order, asked, deadline)
+                stream = self._limited(self._limits, tier, order, asked, deadline, reserving)
             else:
                 stream = self._answer(order, asked, deadline)
             async with aclosing(stream) as events:
@@ -197,11 +206,27 @@ class ModelGateway:
             if (answer := asked.answered) is not None:
                 found.finish((answer.provider, answer.model), answer.usage)
 
+    def _give_back(self, reserving: asyncio.Future[Reservation] | None) -> None:
+        """What was reserved, or is about to be, is not needed."""
+
+        def settle(made: asyncio.Future[Reservation]) -> None:
+            if self._limits is not None and not made.cancelled() and made.exception() is None:
+                self._limits.settle(made.result(), 0, 0)
+
+        if reserving is not None:
+            reserving.add_done_callback(settle)
+
     async def _limited(
-        self, limits: Limits, tier: Tier, order: Sequence[Candidate], asked: Asked, deadline: float
+        self,
+        limits: Limits,
+        tier: Tier,
+        order: Sequence[Candidate],
+        asked: Asked,
+        deadline: float,
+        reserving: asyncio.Future[Reservation] | None = None,
     ) -> AsyncGenerator[ModelEvent, None]:
-        """Within the tenant's and the user's limits."""
-        reservation = await limits.reserve(_user(asked.request), *_at_most(order, asked))
+        """Within the tenant's and the user's limits. ``reserving``: that has begun."""
+        reservation = await (reserving or limits.reserve(_user(asked.request), *_at_most(order, asked)))
         try:
             if reservation.cheap_only:  # it has just been heard of
                 order = self._order(self._sparing(tier, asked), asked)

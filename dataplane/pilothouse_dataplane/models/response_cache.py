@@ -242,6 +242,10 @@ class ResponseCache:
             frozenset(tool.model_name for tool in request.tools if tool.effect is Effect.READ),
         )
 
+    def under_way(self, key: CacheKey) -> bool:
+        """Whether this worker asks for that answer at the moment."""
+        return key.digest in self._flights
+
     async def enter(self, key: CacheKey | None, *, wait_seconds: float) -> Cached | Lead:
         """An answer, or the lead. Waits for another's answer at most ``wait_seconds``. Raises nothing but
         CancelledError."""
@@ -320,7 +324,7 @@ class ResponseCache:
                 follower.set_result(cached)
         token, flight.token = flight.token, ""
         self._close(key, flight)
-        self._spawn(key, token, _dump(key, cached))
+        self._spawn(key, token, cached)
 
     def _hand_over(self, key: CacheKey, flight: _Flight) -> None:
         """The leader goes: the next who waits leads."""
@@ -343,16 +347,20 @@ class ResponseCache:
             del self._flights[key.digest]
         if flight.token:
             token, flight.token = flight.token, ""
-            self._spawn(key, token, b"")
+            self._spawn(key, token, None)
 
-    def _spawn(self, key: CacheKey, token: str, value: bytes) -> None:
-        if (not token and not value) or self._clock() < self._away_until:
+    def _spawn(self, key: CacheKey, token: str, cached: Cached | None) -> None:
+        """Off the answer's way."""
+        if (not token and cached is None) or self._clock() < self._away_until:
             return
-        task = asyncio.get_running_loop().create_task(self._give(key, token, value), name="response cache: leave")
+        task = asyncio.get_running_loop().create_task(self._give(key, token, cached), name="response cache: leave")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _give(self, key: CacheKey, token: str, value: bytes) -> None:
+    async def _give(self, key: CacheKey, token: str, cached: Cached | None) -> None:
+        value = b"" if cached is None else _dump(key, cached)
+        if not token and not value:
+            return
         try:
             async with asyncio.timeout(_KEEP_SECONDS):
                 mark = token.encode() or b"-"
