@@ -224,6 +224,9 @@ async def test_fleet_shows_old_and_new_events_to_those_who_may(stack: Stack) -> 
         if number % 2:
             event = _event(number % 2_000, run_finished=ev.RunFinished(outcome=ev.RUN_OUTCOME_ANSWERED, usage=usage))
         await redis.xadd(names.events_key("acme"), {"e": event.SerializeToString()})
+    for number in range(1_000):
+        called = ev.ModelCalled(id=f"run-{number}/1", tier="mid", usage=usage)
+        await redis.xadd(names.events_key("acme"), {"e": _event(number, model_called=called).SerializeToString()})
     credentials = (("authorization", f"Bearer {FLEET_TOKEN}"),)
     async with grpc.aio.insecure_channel(stack.fleet) as channel:
         stub = fleet_pb2_grpc.FleetStub(channel)
