@@ -20,6 +20,7 @@ from pilothouse_api.egress import EgressRule
 from pilothouse_api.workerconfig import (
     AgentConfig,
     ConnectorConfig,
+    LimitsConfig,
     OAuthConfig,
     ProviderConfig,
     RouteConfig,
@@ -126,6 +127,7 @@ def config(tenant: str, models: str, jira: str, *, tier: Tier = "power", timeout
             ),
         ),
         egress=EgressRule(allow_hosts=("127.0.0.1",)),
+        limits=LimitsConfig(concurrent_runs=10_000),  # counted, and never reached
         concurrent_runs=1000,
     )
 
