@@ -17,6 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from pilothouse_dataplane.models.redis_transport import take_over
+
 Answered = Callable[[bytes | Exception], None]
 _MAX_ANSWER = 4 * 1024 * 1024
 
@@ -44,17 +46,7 @@ class ScriptLine(asyncio.Protocol):
     async def connect(self) -> None:
         """Raises RedisError, OSError."""
         self.drop()
-        options = {name: value for name, value in self._pool.connection_kwargs.items() if "maint" not in name}
-        connection = self._pool.connection_class(**(options | {"protocol": 2}))
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._connection = connection  # keeps its streams alive
-        transport = connection._writer.transport
-        transport.set_protocol(self)
-        self._transport = transport
+        self._connection, self._transport = await take_over(self._pool, self)
 
     def call(self, payload: bytes, answered: Answered) -> None:
         """``answered`` hears the answer, or why there is none, exactly once, and never before this returns. One call at

@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from pilothouse_dataplane.models.redis_transport import take_over
+
 Reply = bytes | int | None
 _MAX_REPLY = 8 << 20
 _MAX_LINE = 4096
@@ -89,17 +91,7 @@ class ScriptPipe(asyncio.Protocol):
             if self._transport is not None and not self._transport.is_closing():
                 return
             self.drop()
-            options = {name: value for name, value in self._pool.connection_kwargs.items() if "maint" not in name}
-            connection = self._pool.connection_class(**(options | {"protocol": 2}))
-            try:
-                await connection.connect()
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            self._connection = connection  # keeps its streams alive
-            transport = connection._writer.transport
-            transport.set_protocol(self)
-            self._transport = transport
+            self._connection, self._transport = await take_over(self._pool, self)
 
     # --- what the transport says --------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
